@@ -1,0 +1,1 @@
+"""learned-landscape: states, weights, paths and rates of any learned energy function."""

@@ -1,0 +1,215 @@
+"""`Energy`: a batched energy function with derivatives, evaluation counters and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from landscape.errors import EnergyError
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+# Rows evaluated in one call. Chosen by memory: a published network keeps about 1,500 doubles
+# a row alive for a gradient and three times that for a Hessian-vector product.
+GRADIENT_CHUNK = 16384
+HESSIAN_CHUNK = 4096
+# Below this many rows of (point, direction) a Hessian is one product over repeated points:
+# the cost is then call overhead, and d backward passes pay it d times.
+REPEATED_POINTS = 400
+# Step of the gradient differences that stand in for a missing second derivative, relative to 1 + |x|.
+DIFFERENCE_STEP = 1e-5
+
+
+@dataclass
+class Evaluations:
+    """Points at which each quantity was evaluated (a batch of n rows counts n).
+
+    A value and its gradient, computed together, count as one gradient. `gradient_equivalents`
+    weighs them as the field does: value and gradient 1, Hessian-vector product 2, Hessian 2 d.
+    """
+
+    value: int = 0
+    gradient: int = 0
+    hvp: int = 0
+    hessian: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    def gradient_equivalents(self, dim: int) -> int:
+        return self.value + self.gradient + 2 * self.hvp + 2 * dim * self.hessian
+
+
+class Energy:
+    """An energy E: R^d -> R, evaluated on batches.
+
+    Every method takes points of shape (n, d). Numpy arrays in give numpy arrays out; torch tensors in give
+    tensors out (detached), which is what the batched loops of this package use. Rows are independent: row k of the answer
+    depends on row k of the points only. The energy is in units of its own; results depend on beta * E.
+
+    Parameters
+    ----------
+    function : callable, (n, d) tensor -> (n,) or (n, 1) tensor, differentiable by autograd.
+        An `nn.Module` is used as it is; `landscape.load_energy` casts and freezes modules first.
+    dim : d.
+    metadata : plain data that came with the energy (dynamics, beta, gamma, mass, units, ...); read-only here.
+    source : what the user named, kept for the record. sha256 : of the file or the specification, if there is one.
+    dtype, device : of every evaluation. float64 unless told otherwise.
+    exact_second_derivative : False replaces Hessian-vector products by central differences of gradients.
+    value_needs_grad : True for functions that call autograd inside their own forward pass.
+    zero_modes : text naming continuous symmetries (translation, ...), "" if there are none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        dim: int,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        source: str = "<callable>",
+        sha256: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+        exact_second_derivative: bool = True,
+        value_needs_grad: bool = False,
+        zero_modes: str = "",
+    ) -> None:
+        if int(dim) != dim or dim < 1:
+            raise EnergyError(f"the dimension of an energy is a whole number of at least 1, not {dim!r}")
+        self.function = function
+        self.dim = int(dim)
+        self.metadata: Mapping[str, Any] = MappingProxyType(dict(metadata or {}))
+        self.source = source
+        self.sha256 = sha256
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.exact_second_derivative = exact_second_derivative
+        self.value_needs_grad = value_needs_grad
+        self.zero_modes = zero_modes
+        self.evaluations = Evaluations()
+        self.notes: list[str] = []  # what the probe found worth telling the user
+
+    def __repr__(self) -> str:
+        return f"Energy({self.source!r}, dim={self.dim}, dtype={str(self.dtype).removeprefix('torch.')})"
+
+    def __call__(self, x: Array) -> Array:
+        return self.value(x)
+
+    def value(self, x: Array) -> Array:
+        """E(x): (n, d) -> (n,)."""
+        points = self._points(x)
+        self.evaluations.value += len(points)
+        with torch.set_grad_enabled(self.value_needs_grad):
+            parts = [self._apply(part).detach() for part in points.split(GRADIENT_CHUNK)]
+        return self._like(x, torch.cat(parts))
+
+    def gradient(self, x: Array) -> Array:
+        """grad E(x): (n, d) -> (n, d)."""
+        return self.value_and_gradient(x)[1]
+
+    def value_and_gradient(self, x: Array) -> tuple[Array, Array]:
+        """E(x) and grad E(x), (n,) and (n, d), for the price of one gradient."""
+        points = self._points(x)
+        self.evaluations.gradient += len(points)
+        values, gradients = [], []
+        for part in points.split(GRADIENT_CHUNK):
+            leaf, value = self._graph(part)
+            gradients.append(_derivative(value.sum(), leaf))
+            values.append(value.detach())
+        return self._like(x, torch.cat(values)), self._like(x, torch.cat(gradients))
+
+    def hvp(self, x: Array, v: Array) -> Array:
+        """Hessian-vector products H(x_k) v_k: (n, d), (n, d) -> (n, d)."""
+        points, directions = self._points(x), self._points(v)
+        if len(points) != len(directions):
+            raise EnergyError(f"hvp takes one direction a point, not {len(directions)} for {len(points)} points")
+        pairs = zip(points.split(HESSIAN_CHUNK), directions.split(HESSIAN_CHUNK), strict=True)
+        if self.exact_second_derivative:
+            self.evaluations.hvp += len(points)
+            return self._like(x, torch.cat([self._hvp_exact(p, q) for p, q in pairs]))
+        self.evaluations.gradient += 2 * len(points)
+        return self._like(x, torch.cat([self._hvp_difference(p, q) for p, q in pairs]))
+
+    def hessian(self, x: Array) -> Array:
+        """Hessians, symmetrised: (n, d) -> (n, d, d)."""
+        points = self._points(x)
+        n, d = points.shape
+        if self.exact_second_derivative:
+            self.evaluations.hessian += n
+        else:
+            self.evaluations.gradient += 2 * n * d
+        rows = max(1, HESSIAN_CHUNK // d) if n * d > HESSIAN_CHUNK else n
+        parts = [self._hessian_part(part) for part in points.split(max(rows, 1))]
+        hessian = torch.cat(parts) if parts else points.new_zeros(0, d, d)
+        return self._like(x, 0.5 * (hessian + hessian.mT))
+
+    def _hessian_part(self, points: torch.Tensor) -> torch.Tensor:
+        n, d = points.shape
+        eye = torch.eye(d, dtype=points.dtype, device=points.device)
+        if not self.exact_second_derivative or n * d <= REPEATED_POINTS:
+            product = self._hvp_exact if self.exact_second_derivative else self._hvp_difference
+            return product(points.repeat_interleave(d, 0), eye.repeat(n, 1)).reshape(n, d, d)
+        leaf, value = self._graph(points)
+        gradient = _derivative(value.sum(), leaf, create_graph=True)
+        columns = [_derivative((gradient * eye[k]).sum(), leaf, retain_graph=True) for k in range(d)]
+        return torch.stack(columns, 1)
+
+    def _hvp_exact(self, points: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        leaf, value = self._graph(points)
+        gradient = _derivative(value.sum(), leaf, create_graph=True)
+        return _derivative((gradient * directions).sum(), leaf)
+
+    def _hvp_difference(self, points: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        length = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+        size = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+        unit = directions / length.clamp_min(torch.finfo(points.dtype).tiny)
+        step = DIFFERENCE_STEP * (1 + size) * unit
+        ends = torch.cat([points + step, points - step])
+        leaf, value = self._graph(ends)
+        forward, backward = _derivative(value.sum(), leaf).chunk(2)
+        return (forward - backward) * length / (2 * DIFFERENCE_STEP * (1 + size))
+
+    def _graph(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = points.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            return leaf, self._apply(leaf)
+
+    def _apply(self, points: torch.Tensor) -> torch.Tensor:
+        value = self.function(points)
+        if not isinstance(value, torch.Tensor):
+            raise EnergyError(
+                f"an energy returns a torch tensor, but {self.source} returned {type(value).__name__}; "
+                "compute it with torch, so that it can be differentiated"
+            )
+        n = len(points)
+        if value.shape == (n, 1):
+            value = value[:, 0]
+        if value.shape != (n,):
+            raise EnergyError(
+                f"an energy maps points of shape (n, {self.dim}) to (n,) or (n, 1), but {self.source} "
+                f"mapped {tuple(points.shape)} to {tuple(value.shape)}; return one number a row"
+            )
+        return value
+
+    def _points(self, x: Array) -> torch.Tensor:
+        points = torch.as_tensor(x, dtype=self.dtype, device=self.device)
+        if points.ndim != 2 or points.shape[1] != self.dim:
+            raise EnergyError(f"points have shape (n, {self.dim}) for this energy, not {tuple(points.shape)}")
+        return points.detach()
+
+    @staticmethod
+    def _like(x: Array, result: torch.Tensor) -> Array:
+        return result if isinstance(x, torch.Tensor) else result.cpu().numpy()  # type: ignore[return-value]
+
+
+def _derivative(total: torch.Tensor, leaf: torch.Tensor, **options: bool) -> torch.Tensor:
+    """d total / d leaf; zero where the total does not depend on the leaf (a linear or constant energy)."""
+    if not total.requires_grad:
+        return torch.zeros_like(leaf)
+    (result,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True, **options)
+    return result

@@ -1,0 +1,1 @@
+"""Neural Langevin Dynamics: models whose trained energies `landscape` analyses."""
