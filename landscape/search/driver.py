@@ -1,0 +1,91 @@
+"""The one loop behind every batched search: rows run until they report a status, then leave the batch.
+
+A method is a pair of an initial state and a `step` from state to state. A state is a dict of tensors whose first axis is the row,
+with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished rows, keeping each
+row's answer and counting its iterations are written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+import torch
+
+State = dict[str, torch.Tensor]
+Step = Callable[[State], State]
+
+
+class Status(IntEnum):
+    """How one row of a search ended; `text` names the remedy."""
+
+    RUNNING = -1
+    CONVERGED = 0
+    DEGENERATE = 1
+    DIVERGED = 2
+    UNFINISHED = 3
+    NOT_FINITE = 4
+    CAPTURED = 5
+
+    @property
+    def text(self) -> str:
+        return _TEXT[self]
+
+
+_TEXT = {
+    Status.RUNNING: "still running",
+    Status.CONVERGED: "converged to a stationary point",
+    Status.DEGENERATE: "converged, but a Hessian eigenvalue is (nearly) zero: no harmonic weight or rate exists here",
+    Status.DIVERGED: "left the region of interest: the energy falls or flattens outwards; give a box, or confine the energy",
+    Status.UNFINISHED: "the iteration limit came first: allow more iterations",
+    Status.NOT_FINITE: "the energy is not finite here: start elsewhere (a smaller box)",
+    Status.CAPTURED: "reached the neighbourhood of a known minimum",
+}
+
+
+def iterate(
+    step: Step,
+    state: State,
+    outputs: Sequence[str],
+    max_iterations: int,
+    observe: Callable[[torch.Tensor, State], None] | None = None,
+) -> State:
+    """Run `step` until every row has a status or the limit is reached.
+
+    Parameters
+    ----------
+    step : one iteration on all rows still at work; it may finish rows by setting their `status`.
+    state : the initial state; rows that already carry a status are returned as they are.
+    outputs : names of the entries to return (`status` and `iterations` always come with them).
+    max_iterations : a row that is RUNNING after so many steps becomes UNFINISHED.
+    observe : called after each step with the original row numbers at work and the state (for recorded paths).
+
+    Returns
+    -------
+    dict with the requested entries, `status` and `iterations`, rows in their original order.
+    """
+    names = {*outputs, "status"}
+    final = {name: state[name].clone() for name in names}
+    n = len(state["status"])
+    iterations = torch.zeros(n, dtype=torch.long, device=state["status"].device)
+    rows = torch.nonzero(state["status"] == Status.RUNNING)[:, 0]
+    if len(rows) < n:
+        state = {name: value[rows] for name, value in state.items()}
+    for _ in range(max_iterations):
+        if len(rows) == 0:
+            break
+        state = step(state)
+        iterations[rows] += 1
+        if observe is not None:
+            observe(rows, state)
+        at_work = state["status"] == Status.RUNNING
+        if not bool(at_work.all()):
+            done = ~at_work
+            for name in names:
+                final[name][rows[done]] = state[name][done]
+            state = {name: value[at_work] for name, value in state.items()}
+            rows = rows[at_work]
+    for name in names:
+        final[name][rows] = state[name]
+    final["status"][rows] = Status.UNFINISHED
+    return final | {"iterations": iterations}

@@ -1,0 +1,230 @@
+"""Stationary points: Newton polish, index, merging, and the catalogue that a search fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from landscape.energy import Energy
+from landscape.search.driver import State, Status, iterate
+
+MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
+COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
+DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
+NEWTON_TOLERANCE = 1e-9  # a point is stationary when its Newton step is below this times (1 + |x|)
+NEWTON_ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class StationaryPoints:
+    """Polished stationary points, lowest energy first.
+
+    x (n, d); energy (n,); gradient_norm (n,); hessian (n, d, d); eigenvalues (n, d) ascending;
+    index (n,): number of negative eigenvalues; degenerate (n,): an eigenvalue is zero within 1e-6 of the largest;
+    hits (n,): how many rows of the search ended here.
+    """
+
+    x: np.ndarray
+    energy: np.ndarray
+    gradient_norm: np.ndarray
+    hessian: np.ndarray
+    eigenvalues: np.ndarray
+    index: np.ndarray
+    degenerate: np.ndarray
+    hits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def select(self, mask_or_order: np.ndarray) -> StationaryPoints:
+        """The rows picked by a boolean mask or an order."""
+        return StationaryPoints(**{name: value[mask_or_order] for name, value in vars(self).items()})
+
+    def of_index(self, index: int) -> StationaryPoints:
+        """The nondegenerate points with `index` negative eigenvalues."""
+        return self.select((self.index == index) & ~self.degenerate)
+
+    def ordered(self) -> StationaryPoints:
+        """By energy; energies equal to 1e-8 relative by coordinates rounded to 1e-5: ids do not change between seeds."""
+        return self.select(canonical_order(self.energy, self.x))
+
+    @staticmethod
+    def empty(dim: int) -> StationaryPoints:
+        return StationaryPoints(
+            np.zeros((0, dim)), np.zeros(0), np.zeros(0), np.zeros((0, dim, dim)), np.zeros((0, dim)),
+            np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int),
+        )  # fmt: skip
+
+
+def canonical_order(energy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Order of points by energy, ties (within 1e-8 (1 + |E|)) by coordinates rounded to 1e-5."""
+    by_energy = np.argsort(energy, kind="stable")
+    sorted_energy = energy[by_energy]
+    jump = np.diff(sorted_energy) > MERGE_E * (1 + np.abs(sorted_energy[:-1]))
+    level = np.concatenate([[0], np.cumsum(jump)]) if len(energy) else np.zeros(0)
+    keys = np.round(x[by_energy] / 1e-5)
+    return by_energy[np.lexsort((*keys.T[::-1], level))]
+
+
+def group_rows(x: np.ndarray, energy: np.ndarray, factor: float = 1.0) -> np.ndarray:
+    """Label rows that are one point: |dx| < factor MERGE_X (1 + |x|), |dE| < factor^2 MERGE_E (1 + |E|). (n,) int labels.
+
+    Rows are first hashed on a grid, so that 100,000 copies of three points do not become 10^9 pairs.
+    """
+    n = len(x)
+    if n == 0:
+        return np.zeros(0, int)
+    spacing = factor * MERGE_X
+    _, first, cell = np.unique(np.round(x / spacing + 0.371), axis=0, return_index=True, return_inverse=True)
+    cell = cell.reshape(-1)
+    points, energies = x[first], energy[first]
+    size = 1 + np.linalg.norm(points, axis=1)
+    pairs = cKDTree(points).query_pairs(spacing * size.max(), output_type="ndarray")
+    parent = np.arange(len(points))
+    if len(pairs):
+        a, b = pairs.T
+        near = np.linalg.norm(points[a] - points[b], axis=1) < spacing * np.minimum(size[a], size[b])
+        level = factor**2 * MERGE_E * (1 + np.abs(energies[a]))
+        for i, j in pairs[near & (np.abs(energies[a] - energies[b]) < level)]:
+            root_i, root_j = _root(parent, i), _root(parent, j)
+            parent[max(root_i, root_j)] = min(root_i, root_j)
+    roots = np.array([_root(parent, i) for i in range(len(points))])
+    return np.unique(roots[cell], return_inverse=True)[1].reshape(-1)
+
+
+def _root(parent: np.ndarray, i: int) -> int:
+    while parent[i] != i:
+        i = parent[i]
+    return int(i)
+
+
+def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_ITERATIONS) -> State:
+    """Newton's method on grad E = 0 from points that are already close, whatever their index.
+
+    A step that does not lower |grad E| is halved (networks with CELU or ReLU have kinks in the Hessian, where full steps chatter).
+    A row has converged when its Newton step is below 1e-9 (1 + |x|) and no longer improves; degenerate directions are
+    measured by the gradient alone. Returns x, energy, gradient, hessian, eigenvalues, status.
+    """
+    value, gradient = energy.value_and_gradient(x)
+    hessian = energy.hessian(x)
+    finite = value.isfinite() & gradient.isfinite().all(1) & hessian.isfinite().all(-1).all(-1)
+    hessian = torch.where(finite[:, None, None], hessian, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
+    eigenvalues, vectors = torch.linalg.eigh(hessian)
+    state: State = {
+        "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian,
+        "eigenvalues": eigenvalues, "vectors": vectors, "step": torch.ones_like(value),
+        "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
+    }  # fmt: skip
+    outputs = ("x", "energy", "gradient", "hessian", "eigenvalues")
+    return iterate(lambda s: _newton_step(energy, s), state, outputs, max_iterations)
+
+
+def _newton_step(energy: Energy, state: State) -> State:
+    x, gradient, eigenvalues, vectors = (state[k] for k in ("x", "gradient", "eigenvalues", "vectors"))
+    largest = eigenvalues.abs().amax(1, keepdim=True)
+    floor = DEGENERATE * largest
+    curvature = torch.where(eigenvalues.abs() > floor, eigenvalues, torch.inf)  # no step along flat directions
+    newton = -torch.einsum("nij,nj->ni", vectors, torch.einsum("nij,ni->nj", vectors, gradient) / curvature)
+    size = 1 + x.norm(dim=1)
+    norm = gradient.norm(dim=1)
+    limit = 0.1 * size
+    length = newton.norm(dim=1)
+    newton = newton * (limit / torch.maximum(length, limit))[:, None]
+    trial = x + state["step"][:, None] * newton
+    value, trial_gradient = energy.value_and_gradient(trial)
+    better = trial_gradient.norm(dim=1) < norm  # False for NaN
+    close = (length <= NEWTON_TOLERANCE * size) & (norm <= NEWTON_TOLERANCE * largest[:, 0] * size)
+    new = dict(state)
+    take = better[:, None]
+    new["x"] = torch.where(take, trial, x)
+    new["energy"] = torch.where(better, value, state["energy"])
+    new["gradient"] = torch.where(take, trial_gradient, gradient)
+    new["step"] = torch.where(better, torch.ones_like(norm), 0.5 * state["step"])
+    moved = better & ~((length <= 1e-3 * NEWTON_TOLERANCE * size) & close)  # below that the Hessian does not change
+    if bool(moved.any()):
+        hessian = energy.hessian(new["x"][moved])
+        hessian = torch.where(hessian.isfinite(), hessian, 0)
+        values, basis = torch.linalg.eigh(hessian)
+        for name, part in (("hessian", hessian), ("eigenvalues", values), ("vectors", basis)):
+            new[name] = state[name].clone()
+            new[name][moved] = part
+    status = state["status"].clone()
+    stalled = trial_gradient.norm(dim=1) > 0.5 * norm
+    status[close & (stalled | ~better)] = Status.CONVERGED
+    status[~close & (new["step"] < 1e-6)] = Status.UNFINISHED
+    new["status"] = status
+    return new
+
+
+class Catalogue:
+    """All stationary points that a search has found so far, merged; rows come in unpolished and are polished once.
+
+    Points keep their number for life; `points()` gives them as arrays in that order.
+    """
+
+    def __init__(self, energy: Energy) -> None:
+        self.energy = energy
+        self._found = StationaryPoints.empty(energy.dim)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def points(self) -> StationaryPoints:
+        return self._found
+
+    def count(self, index: int) -> int:
+        return int(((self._found.index == index) & ~self._found.degenerate).sum())
+
+    def add(self, x: torch.Tensor, count_hits: bool = True) -> np.ndarray:
+        """Polish and merge rows (n, d). Returns the number of the point of each row, -1 where the polish failed."""
+        rows = x.detach().cpu().numpy()
+        values = self.energy.value(rows)
+        labels = group_rows(rows, values, COARSE)
+        numbers = np.full(len(rows), -1)
+        if len(rows) == 0:
+            return numbers
+        _, first = np.unique(labels, return_index=True)
+        polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
+        group_numbers = self._merge(polished)
+        numbers = group_numbers[labels]
+        if count_hits:
+            np.add.at(self._found.hits, numbers[numbers >= 0], 1)
+        return numbers
+
+    def _merge(self, polished: State) -> np.ndarray:
+        x, energy, gradient, hessian, eigenvalues, status = (
+            polished[k].cpu().numpy() for k in ("x", "energy", "gradient", "hessian", "eigenvalues", "status")
+        )
+        good = status == Status.CONVERGED
+        largest = np.abs(eigenvalues).max(1, initial=0.0)
+        flat = np.abs(eigenvalues) < DEGENERATE * largest[:, None]
+        degenerate = flat.any(1) | (largest == 0)
+        index = ((eigenvalues < 0) & ~flat).sum(1)
+        numbers = np.full(len(x), -1)
+        for row in np.nonzero(good)[0]:
+            known = self._find(x[row], energy[row], int(index[row]))
+            if known < 0:
+                known = len(self._found)
+                new = {
+                    "x": x[row], "energy": energy[row], "gradient_norm": np.linalg.norm(gradient[row]),
+                    "hessian": hessian[row], "eigenvalues": eigenvalues[row], "index": index[row],
+                    "degenerate": degenerate[row], "hits": 0,
+                }  # fmt: skip
+                self._found = StationaryPoints(
+                    **{k: np.concatenate([old, np.asarray(new[k])[None]]) for k, old in vars(self._found).items()}
+                )
+            numbers[row] = known
+        return numbers
+
+    def _find(self, x: np.ndarray, energy: float, index: int) -> int:
+        found = self._found
+        distance = np.linalg.norm(found.x - x, axis=1)
+        same = (
+            (found.index == index)
+            & (distance < MERGE_X * (1 + np.linalg.norm(x)))
+            & (np.abs(found.energy - energy) < MERGE_E * (1 + abs(energy)))
+        )
+        return int(np.argmax(same)) if same.any() else -1
