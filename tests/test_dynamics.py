@@ -186,9 +186,7 @@ def test_from_metadata_refuses(metadata: dict, arguments: dict, match: str) -> N
 
 def test_describe_names_every_parameter_and_its_origin() -> None:
     dynamics, origins = from_metadata({"dynamics": "underdamped", "gamma": [1, 2.5]}, 2, beta=0.5)
-    assert describe(dynamics, origins) == (
-        "underdamped (file), beta 0.5 (flag), gamma 1 2.5 (file), mass 1 (default)"
-    )
+    assert describe(dynamics, origins) == ("underdamped (file), beta 0.5 (flag), gamma 1 2.5 (file), mass 1 (default)")
     assert describe(Overdamped(2.0, 3.0)) == "overdamped, beta 2, gamma 3"
 
 
