@@ -152,8 +152,9 @@ def _newton_step(energy: Energy, state: State) -> State:
             new[name] = state[name].clone()
             new[name][moved] = part
     status = state["status"].clone()
-    stalled = trial_gradient.norm(dim=1) > 0.5 * norm
-    status[close & (stalled | ~better)] = Status.CONVERGED
+    # Done when rounding stops the gradient from shrinking, or nothing is left of it (symmetric points converge to exact zeros).
+    trial_norm = trial_gradient.norm(dim=1)
+    status[close & (~better | (trial_norm > 0.5 * norm) | (trial_norm < 1e-15 * largest[:, 0] * size))] = Status.CONVERGED
     status[~close & (new["step"] < 1e-6)] = Status.UNFINISHED
     new["status"] = status
     return new

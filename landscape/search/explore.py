@@ -1,0 +1,213 @@
+"""The search for the whole landscape: saddles of every index, and what each index-1 saddle connects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.search.driver import Status
+from landscape.search.flow import Basins, FlowOptions, gradient_flow, length_scale, make_basins
+from landscape.search.lbfgs import relax
+from landscape.search.minima import MinimaResult, Progress
+from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
+from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+
+ALL_INDICES_DIM = 10  # up to this dimension points of every index are searched for
+SIDE_STEP = 1e-2  # how far beside a saddle its two descents begin, in units of the landscape's scale
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class SaddleSearch:
+    """Hyper-parameters of `find_saddles`.
+
+    rows : walks a round and index, plus `rows_per_point` for every point that they can start from.
+    max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop.
+    max_index : highest index searched for; None: every index up to d <= 10, else 1.
+    """
+
+    rows: int = 100
+    rows_per_point: int = 8
+    max_rounds: int = 30
+    quiet_rounds: int = 2
+    max_index: int | None = None
+    walk: EigenvectorFollowing = field(default_factory=EigenvectorFollowing)
+    flow: FlowOptions = field(default_factory=FlowOptions)
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.max_rounds, self.quiet_rounds) < 1 or self.rows_per_point < 0:
+            raise UsageError(f"a saddle search needs rows, max_rounds and quiet_rounds of at least 1, not {self}")
+        if self.max_index is not None and self.max_index < 1:
+            raise UsageError(f"max_index is at least 1, not {self.max_index}")
+
+
+class Explorer:
+    """Search state shared by the saddle search and the connecting of unconnected states.
+
+    Holds the catalogue of stationary points, the basins of the minima known, and the two ends of every index-1 saddle
+    (catalogue numbers, UNKNOWN where a side diverged).
+    """
+
+    def __init__(
+        self, energy: Energy, catalogue: Catalogue, minima: MinimaResult, generator: torch.Generator, config: SaddleSearch
+    ) -> None:
+        self.energy, self.catalogue, self.generator, self.config = energy, catalogue, generator, config
+        self.radius = minima.radius
+        self.ends: dict[int, tuple[int, int]] = {}
+        self._basins: Basins | None = None
+        self._basin_numbers = np.zeros(0, int)
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    def numbers(self, index: int) -> np.ndarray:
+        """Catalogue numbers of the nondegenerate points with this index."""
+        found = self.catalogue.points()
+        return np.nonzero((found.index == index) & ~found.degenerate)[0]
+
+    @property
+    def scale(self) -> float:
+        """Half the extent of the minima; of the search cube where there is a single one."""
+        return length_scale(self.catalogue.points().x[self.numbers(0)], 0.5 * self.radius)
+
+    def basins(self) -> tuple[Basins, np.ndarray]:
+        """Basins of all minima known now, with their catalogue numbers."""
+        numbers = self.numbers(0)
+        if self._basins is None or len(numbers) != len(self._basin_numbers):
+            self._basins = make_basins(self.energy, self.catalogue.points().x[numbers], self.generator, self.scale)
+            self._basin_numbers = numbers
+        return self._basins, self._basin_numbers
+
+    # -- one round ---------------------------------------------------------------------------------------------------
+
+    def walk(self, x: torch.Tensor, index: int) -> np.ndarray:
+        """Follow eigenvectors from x towards `index`; catalogue numbers of what was reached (-1: nothing)."""
+        target = torch.full((len(x),), index, device=x.device)
+        region = self._box(1.0 * self.scale)
+        ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
+        arrived = ended["status"] == Status.CONVERGED
+        numbers = np.full(len(x), -1)
+        numbers[arrived.cpu().numpy()] = self.catalogue.add(ended["x"][arrived])
+        return numbers
+
+    def starts(self, index: int) -> torch.Tensor:
+        """Where walks to `index` begin: beside points of one index less, between minima, and anywhere in their box."""
+        found = self.catalogue.points()
+        below = self.numbers(index - 1)
+        minima = found.x[self.numbers(0)]
+        n = self.config.rows + self.config.rows_per_point * len(below)
+        n_beside = n // 2 if len(below) else 0
+        n_between = n // 4 if len(minima) > 1 else 0
+        parts = [self._box_starts(n - n_beside - n_between)]
+        if n_beside:
+            parts.append(self._beside(below, n_beside))
+        if n_between:
+            parts.append(self._between(minima, index + 1, n_between))
+        return torch.cat(parts)
+
+    def _uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=self.generator, dtype=torch.float64).to(self.energy.device, self.energy.dtype)
+
+    def _beside(self, numbers: np.ndarray, n: int) -> torch.Tensor:
+        """Random soft directions away from known points: each mode drawn in inverse proportion to its stiffness."""
+        found = self.catalogue.points()
+        chosen = numbers[(self._uniform(n).cpu().numpy() * len(numbers)).astype(int)]
+        eigenvalues, vectors = np.linalg.eigh(found.hessian[chosen])
+        draw = torch.randn(eigenvalues.shape, generator=self.generator, dtype=torch.float64).numpy()
+        soft = draw / np.sqrt(np.abs(eigenvalues) + 1e-3 * np.abs(eigenvalues).max(1, keepdims=True))
+        direction = np.einsum("nij,nj->ni", vectors, soft)
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        length = self.scale * self._uniform(n, 1) ** 2
+        return torch.as_tensor(found.x[chosen], device=length.device, dtype=length.dtype) + length * torch.as_tensor(
+            direction, device=length.device, dtype=length.dtype
+        )
+
+    def _between(self, minima: np.ndarray, corners: int, n: int) -> torch.Tensor:
+        """Random convex combinations of a minimum and some of its nearest neighbours."""
+        x = torch.as_tensor(minima, dtype=self.energy.dtype, device=self.energy.device)
+        m = len(x)
+        first = (self._uniform(n) * m).long()
+        order = torch.cdist(x, x).argsort(1)
+        # Neighbours by rank, near ones more often (the square), never the point itself where that can be helped.
+        rank = 1 + (self._uniform(n, corners - 1).square() * (m - 1)).long().clamp_max(m - 2)
+        others = order[first[:, None], rank]
+        weights = -torch.log(self._uniform(n, corners).clamp_min(1e-12))
+        weights = weights / weights.sum(1, keepdim=True)
+        return torch.einsum("nc,ncd->nd", weights, x[torch.cat([first[:, None], others], 1)])
+
+    def _box(self, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The box of all stationary points known, widened by `margin`."""
+        x = torch.as_tensor(self.catalogue.points().x, dtype=self.energy.dtype, device=self.energy.device)
+        return x.amin(0) - margin, x.amax(0) + margin
+
+    def _box_starts(self, n: int) -> torch.Tensor:
+        low, high = self._box(0.25 * self.scale)
+        return low + self._uniform(n, self.energy.dim) * (high - low)
+
+    # -- connecting ----------------------------------------------------------------------------------------------------
+
+    def connect_saddles(self) -> None:
+        """Descend both sides of every index-1 saddle that has no ends yet; minima met on the way are added."""
+        for _ in range(3):  # a new minimum changes the balls of capture, never an end already found
+            pending = np.array([k for k in self.numbers(1) if k not in self.ends], int)
+            if not len(pending):
+                return
+            found = self.catalogue.points()
+            vectors = np.linalg.eigh(found.hessian[pending])[1][:, :, 0]
+            offset = SIDE_STEP * self.scale * vectors
+            x = torch.as_tensor(np.concatenate([found.x[pending] - offset, found.x[pending] + offset]))
+            reached = self.descend(x.to(self.energy.device, self.energy.dtype)).reshape(2, -1)
+            for saddle, end_a, end_b in zip(pending, *reached, strict=True):
+                self.ends[int(saddle)] = (int(end_a), int(end_b))
+
+    def descend(self, x: torch.Tensor) -> np.ndarray:
+        """Catalogue number of the minimum that the gradient flow from each row reaches, UNKNOWN where it runs away."""
+        basins, numbers = self.basins()
+        ended = gradient_flow(self.energy, x, basins, self.config.flow)
+        label = ended["label"].cpu().numpy()
+        reached = np.where(label >= 0, numbers[label], UNKNOWN)
+        rest = (ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED)
+        rows = np.nonzero(rest.cpu().numpy())[0]
+        for _ in range(3):
+            if not len(rows):
+                break
+            relaxed = relax(self.energy, ended["x"][rows], 1e-2 * basins.scale)
+            arrived = self.catalogue.add(relaxed["x"], count_hits=False)
+            found = self.catalogue.points()
+            minimum = (arrived >= 0) & (found.index[arrived] == 0) & ~found.degenerate[arrived]
+            reached[rows[minimum]] = arrived[minimum]
+            # A flow may end on another saddle where symmetry leads it there: go on beside it, on a random side.
+            again = (arrived >= 0) & (found.index[arrived] > 0)
+            rows, at = rows[again], arrived[again]
+            if len(rows):
+                vectors = np.linalg.eigh(found.hessian[at])[1][:, :, 0]
+                beside = found.x[at] + SIDE_STEP * basins.scale * vectors
+                ended["x"][rows] = torch.as_tensor(beside).to(ended["x"])
+        return reached
+
+
+@dataclass(frozen=True)
+class SaddleResult:
+    """What `find_saddles` returns.
+
+    minima, saddles : index 0 and 1, nondegenerate, each lowest energy first. joins (n_saddles, 2) : numbers of the minima at both
+    ends, smaller first, -1 where a side diverged. higher : points of index >= 2. degenerate : points with a zero eigenvalue.
+    index_counts : points found by index. morse_sum : sum of (-1)^index, or None where not every index was searched.
+    expected : 1 for an energy that confines, else None. complete : the stop rule was met before the budget ended.
+    rounds : rounds used. warnings : texts.
+    """
+
+    minima: StationaryPoints
+    saddles: StationaryPoints
+    joins: np.ndarray
+    higher: StationaryPoints
+    degenerate: StationaryPoints
+    index_counts: dict[int, int]
+    morse_sum: int | None
+    expected: int | None
+    complete: bool
+    rounds: int
+    warnings: tuple[str, ...]

@@ -1,0 +1,163 @@
+"""Gradient flow dx/dt = -grad E, and the basins it defines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.search.driver import State, Status, iterate
+from landscape.search.lbfgs import relax
+
+BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
+BALL_RADII = 12
+REST = 1e-7  # a row rests when its steps, which the error control lets grow, have shrunk below this part of the scale
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Hyper-parameters of the flow: an adaptive Bogacki-Shampine 3(2) integrator.
+
+    tolerance : local error a step, relative to the landscape's length scale.
+    max_iterations : steps a row may use.
+    """
+
+    tolerance: float = 1e-3
+    max_iterations: int = 2000
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0 or self.max_iterations < 1:
+            raise UsageError(f"a flow needs tolerance > 0 and max_iterations >= 1, not {self}")
+
+
+@dataclass(frozen=True)
+class Basins:
+    """The minima and, around each, a ball that the gradient flow never leaves.
+
+    x (n, d) : minima. radius (n,) : inside |y - x_i| < radius_i every tested point has (y - x_i) . grad E > 0,
+    so the distance to x_i falls along the flow. scale : the length scale of the landscape.
+    """
+
+    x: torch.Tensor
+    radius: torch.Tensor
+    scale: float
+
+    def captured(self, points: torch.Tensor) -> torch.Tensor:
+        """(m, d) -> (m,) number of the minimum whose ball holds the point, -1 for none."""
+        difference = points[:, None, :] - self.x[None]
+        inside = difference.square().sum(-1) < self.radius.square()
+        number = inside.to(torch.int8).argmax(1)
+        return torch.where(inside.any(1), number, -1)
+
+
+def length_scale(x: np.ndarray, fallback: float = 1.0) -> float:
+    """Half the largest extent of a set of points, or `fallback` for a single one."""
+    extent = 0.5 * float(np.ptp(x, axis=0).max()) if len(x) else 0.0
+    return extent if extent > 0 else fallback
+
+
+def make_basins(energy: Energy, minima: np.ndarray, generator: torch.Generator, scale: float | None = None) -> Basins:
+    """Find for each minimum (n, d) the largest tested ball of capture; the radius used is half of it.
+
+    The balls only save time: a flow that meets none of them is followed to its end. They are found by sampling
+    (64 or 8 d directions at 12 radii), from half the distance to the nearest other minimum downwards.
+    """
+    x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
+    n, d = x.shape
+    scale = length_scale(minima) if scale is None else scale
+    separation = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1) if n > 1 else x.new_full((n,), 2 * scale)
+    m = max(BALL_DIRECTIONS, 8 * d)
+    fractions = 0.75 ** torch.arange(BALL_RADII - 1, -1, -1, dtype=x.dtype, device=x.device)
+    good = torch.ones(n, BALL_RADII, dtype=torch.bool, device=x.device)
+    for k in range(BALL_RADII):
+        unit = torch.randn(n, m, d, generator=generator, dtype=torch.float64).to(x)
+        unit = unit / unit.norm(dim=-1, keepdim=True)
+        points = x[:, None] + unit * (0.5 * separation * fractions[k])[:, None, None]
+        gradient = energy.gradient(points.reshape(n * m, d)).reshape(n, m, d)
+        good[:, k] = ((gradient * unit).sum(-1) > 0).all(1)
+    # Every smaller radius must have passed as well.
+    passed = good.to(torch.int64).cumprod(1).sum(1)
+    radius = torch.where(passed > 0, separation * 0.5 * fractions[(passed - 1).clamp_min(0)], 0)
+    return Basins(x, 0.5 * radius, scale)
+
+
+def gradient_flow(
+    energy: Energy,
+    x: torch.Tensor,
+    basins: Basins,
+    options: FlowOptions | None = None,
+    observe: Callable[[torch.Tensor, State], None] | None = None,
+) -> State:
+    """Follow dx/dt = -grad E from each row of x (n, d) until it is captured by a known minimum or comes to rest.
+
+    Returns x, energy, label (n,) (the capturing minimum, -1), status: CAPTURED, CONVERGED (at rest at a point
+    that is no known minimum, to be polished by the caller), DIVERGED, NOT_FINITE or UNFINISHED.
+    `observe(rows, state)` sees every step.
+    """
+    options = options or FlowOptions()
+    value, gradient = energy.value_and_gradient(x)
+    finite = value.isfinite() & gradient.isfinite().all(1)
+    norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+    state: State = {
+        "x": x.clone(), "energy": value, "gradient": gradient, "dt": 0.02 * basins.scale / norm,
+        "label": basins.captured(x),
+        "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
+    }  # fmt: skip
+    state["status"][finite & (state["label"] >= 0)] = Status.CAPTURED
+    outputs = ("x", "energy", "label")
+    return iterate(lambda s: _flow_step(energy, s, basins, options), state, outputs, options.max_iterations, observe)
+
+
+def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOptions) -> State:
+    """One Bogacki-Shampine 3(2) step a row; rows whose error is too large stay where they are with a shorter step."""
+    x, k1, dt = state["x"], -state["gradient"], state["dt"]
+    h = dt[:, None]
+    k2 = -energy.gradient(x + 0.5 * h * k1)
+    k3 = -energy.gradient(x + 0.75 * h * k2)
+    new = x + h * (2 / 9 * k1 + 1 / 3 * k2 + 4 / 9 * k3)
+    value, gradient = energy.value_and_gradient(new)
+    k4 = -gradient
+    error = (h * (-5 / 72 * k1 + 1 / 12 * k2 + 1 / 9 * k3 - 1 / 8 * k4)).norm(dim=1) / (options.tolerance * basins.scale)
+    finite = value.isfinite() & gradient.isfinite().all(1) & error.isfinite()
+    downhill = value <= state["energy"] + 1e-12 * state["energy"].abs()
+    accept = finite & (error <= 1) & downhill
+    growth = (0.9 * error.clamp_min(1e-6) ** (-1 / 3)).clamp(0.2, 4.0)
+    factor = torch.where(accept, growth, torch.where(finite & downhill, growth.clamp_max(0.8), 0.25))
+    take = accept[:, None]
+    result = dict(state)
+    result["x"] = torch.where(take, new, x)
+    result["energy"] = torch.where(accept, value, state["energy"])
+    result["gradient"] = torch.where(take, gradient, state["gradient"])
+    result["dt"] = dt * factor
+    result["label"] = torch.where(accept, basins.captured(result["x"]), state["label"])
+    status = state["status"].clone()
+    # At rest: even a time step at the stability limit moves the row by next to nothing.
+    resting = accept & ((new - x).norm(dim=1) < REST * basins.scale) & (gradient.norm(dim=1) * dt < REST * basins.scale)
+    status[resting] = Status.CONVERGED
+    status[accept & (result["label"] >= 0)] = Status.CAPTURED
+    far = (result["x"] - basins.x.mean(0)).abs().amax(1) > 1e3 * basins.scale
+    status[far] = Status.DIVERGED
+    result["status"] = status
+    return result
+
+
+def assign_basins(
+    energy: Energy, points: np.ndarray | torch.Tensor, basins: Basins, options: FlowOptions | None = None
+) -> np.ndarray:
+    """Label points (m, d) by the minimum that their gradient flow reaches: (m,) integers, -1 for none of the known ones.
+
+    Rows that come to rest away from all balls of capture are relaxed and compared with the minima.
+    """
+    x = torch.as_tensor(points, dtype=energy.dtype, device=energy.device)
+    ended = gradient_flow(energy, x, basins, options)
+    label = ended["label"].clone()
+    rest = torch.nonzero((ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED))[:, 0]
+    if len(rest):
+        relaxed = relax(energy, ended["x"][rest], 1e-2 * basins.scale)
+        distance, nearest = torch.cdist(relaxed["x"], basins.x).min(1)
+        label[rest] = torch.where(distance < 1e-3 * basins.scale, nearest, -1)
+    return label.cpu().numpy()

@@ -1,0 +1,281 @@
+"""Double-ended paths: the string method, and the minimum energy path through a known saddle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.search.driver import State, Status, iterate
+from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
+from landscape.search.stationary import newton_polish
+
+
+@dataclass(frozen=True)
+class StringOptions:
+    """Hyper-parameters of the string method.
+
+    n_images : points on a path, both ends included. max_iterations : moves of a string.
+    force_tolerance : converged when the largest force across the path is below this part of the largest gradient on it.
+    """
+
+    n_images: int = 31
+    max_iterations: int = 500
+    force_tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.n_images < 5 or self.max_iterations < 1 or not self.force_tolerance > 0:
+            raise UsageError(f"a string needs n_images >= 5, max_iterations >= 1 and force_tolerance > 0, not {self}")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """A batch of n paths of m images.
+
+    images (n, m, d), ends included; energy (n, m); arclength (n, m) : cumulative Euclidean length;
+    perpendicular_force (n,) : largest force across the path; status (n,) : `Status` codes;
+    saddle (n, d), saddle_energy (n,), saddle_status (n,) : the polished highest point of each path where asked for;
+    CONVERGED only if it is an index-1 point (nan elsewhere).
+    """
+
+    images: np.ndarray
+    energy: np.ndarray
+    arclength: np.ndarray
+    perpendicular_force: np.ndarray
+    status: np.ndarray
+    saddle: np.ndarray
+    saddle_energy: np.ndarray
+    saddle_status: np.ndarray
+
+
+def straight_images(start: torch.Tensor, end: torch.Tensor, n_images: int) -> torch.Tensor:
+    """Evenly spaced images (n, n_images, d) on the straight lines from start (n, d) to end (n, d)."""
+    t = torch.linspace(0, 1, n_images, dtype=start.dtype, device=start.device)[None, :, None]
+    return start[:, None] * (1 - t) + end[:, None] * t
+
+
+def arclengths(images: torch.Tensor) -> torch.Tensor:
+    """Cumulative Euclidean length along each path: (n, m, d) -> (n, m), starting at 0."""
+    pieces = images.diff(dim=1).norm(dim=-1)
+    return torch.cat([pieces.new_zeros(len(pieces), 1), pieces.cumsum(1)], 1)
+
+
+def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
+    """Images at equal arclength, by cubic Hermite interpolation with centred tangents: (n, m, d) -> (n, n_images, d)."""
+    length = arclengths(images)
+    total = length[:, -1:].clamp_min(torch.finfo(images.dtype).tiny)
+    # A strictly increasing abscissa even where images coincide.
+    s = length / total + 1e-12 * torch.arange(images.shape[1], dtype=images.dtype, device=images.device)
+    wanted = torch.linspace(0, 1, n_images, dtype=images.dtype, device=images.device) * s[:, -1:]
+    left = (torch.searchsorted(s.contiguous(), wanted.contiguous(), right=True) - 1).clamp(0, images.shape[1] - 2)
+    width = s.diff(dim=1)
+    slope = images.diff(dim=1) / width[..., None]
+    weight = width[:, 1:, None] / (width[:, :-1] + width[:, 1:])[..., None]
+    inner = weight * slope[:, :-1] + (1 - weight) * slope[:, 1:]
+    tangent = torch.cat([slope[:, :1], inner, slope[:, -1:]], 1)
+
+    def pick(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        return values.gather(1, at[..., None].expand(-1, -1, values.shape[-1]))
+
+    h = width.gather(1, left)[..., None]
+    u = (wanted - s.gather(1, left))[..., None] / h
+    a, b = pick(images, left), pick(images, left + 1)
+    ta, tb = pick(tangent, left) * h, pick(tangent, left + 1) * h
+    result = (
+        (1 + 2 * u) * (1 - u) ** 2 * a + u * (1 - u) ** 2 * ta + u**2 * (3 - 2 * u) * b + u**2 * (u - 1) * tb
+    )  # fmt: skip
+    result[:, 0], result[:, -1] = images[:, 0], images[:, -1]
+    return result
+
+
+def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions | None = None) -> State:
+    """Move the inner images of each string (n, m, d) across the path, downhill, at equal arclength; the ends stay.
+
+    The simplified string method (E, Ren and Vanden-Eijnden 2007): x_k -= dt * (gradient across the path), then images are
+    redistributed. dt is the inverse of the largest curvature that the string's own moves have shown, and no longer than a descent
+    takes to the next image. Returns images, energy (n, m), force (n,) and status.
+    """
+    options = options or StringOptions()
+    images = resample(images, images.shape[1])
+    value, gradient = _evaluate(energy, images)
+    spacing = images.diff(dim=1).norm(dim=-1).clamp_min(torch.finfo(images.dtype).tiny)
+    curvature = (gradient.diff(dim=1).norm(dim=-1) / spacing).amax(1)
+    finite = value.isfinite().all(1) & gradient.isfinite().all(-1).all(-1)
+    state: State = {
+        "images": images, "energy": value, "gradient": gradient, "curvature": curvature,
+        "force": torch.full_like(curvature, torch.inf),
+        "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
+    }  # fmt: skip
+    outputs = ("images", "energy", "force")
+    return iterate(lambda s: _string_step(energy, s, options), state, outputs, options.max_iterations)
+
+
+def _evaluate(energy: Energy, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    n, m, d = images.shape
+    value, gradient = energy.value_and_gradient(images.reshape(n * m, d))
+    return value.reshape(n, m), gradient.reshape(n, m, d)
+
+
+def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The part of the gradient across the path at the inner images.
+
+    Upwind tangents, towards the higher neighbour (Henkelman and Jonsson 2000): with centred ones a steep path breaks into zigzags.
+    """
+    forward, backward = images[:, 2:] - images[:, 1:-1], images[:, 1:-1] - images[:, :-2]
+    rise, fall = value[:, 2:] - value[:, 1:-1], value[:, :-2] - value[:, 1:-1]
+    larger, smaller = torch.maximum(rise.abs(), fall.abs()), torch.minimum(rise.abs(), fall.abs())
+    forward_higher = value[:, 2:] > value[:, :-2]
+    at_extremum = (rise * fall) >= 0
+    weight_forward = torch.where(at_extremum, torch.where(forward_higher, larger, smaller), forward_higher.to(value))
+    weight_backward = torch.where(at_extremum, torch.where(forward_higher, smaller, larger), (~forward_higher).to(value))
+    tangent = weight_forward[..., None] * forward + weight_backward[..., None] * backward
+    tangent = tangent / tangent.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
+    inner = gradient[:, 1:-1]
+    return inner - (inner * tangent).sum(-1, keepdim=True) * tangent
+
+
+def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
+    images, gradient = state["images"], state["gradient"]
+    across = _across(images, state["energy"], gradient)
+    spacing = arclengths(images)[:, -1] / (images.shape[1] - 1)
+    # Two stability limits, image by image: the curvature across the path, and a Courant limit along it: where a step down a steep
+    # path would pass the next image, small kinks grow.
+    slope = gradient[:, 1:-1].norm(dim=-1) / spacing[:, None]
+    rate = torch.maximum(state["curvature"][:, None], slope).clamp_min(torch.finfo(images.dtype).tiny)
+    move = across / rate[..., None]
+    size = move.norm(dim=-1, keepdim=True)
+    limit = 0.5 * spacing[:, None, None]
+    move = move * (limit / torch.maximum(size, limit))
+    moved = images.clone()
+    moved[:, 1:-1] -= move
+    value, new_gradient = _evaluate(energy, moved)
+    finite = value.isfinite().all(1) & new_gradient.isfinite().all(-1).all(-1)
+    step = move.norm(dim=-1)
+    change = (new_gradient - gradient)[:, 1:-1].norm(dim=-1)
+    seen = torch.where(step > 1e-9 * spacing[:, None], change / step.clamp_min(1e-300), 0).amax(1).nan_to_num(0)
+    curvature = torch.maximum(0.98 * state["curvature"], seen)
+    force = _across(moved, value, new_gradient).norm(dim=-1).amax(1)
+    largest = new_gradient.norm(dim=-1).amax(1)
+    result = dict(state)
+    result["curvature"] = torch.where(finite, curvature, 4 * state["curvature"])
+    new_images = resample(moved, images.shape[1])
+    shift = (new_images - moved).norm(dim=-1).amax(1)
+    again = finite & (shift > 1e-3 * spacing)
+    if bool(again.any()):
+        value[again], new_gradient[again] = _evaluate(energy, new_images[again])
+        moved[again] = new_images[again]
+    keep = finite[:, None, None]
+    result["images"] = torch.where(keep, moved, images)
+    result["energy"] = torch.where(finite[:, None], value, state["energy"])
+    result["gradient"] = torch.where(keep, new_gradient, gradient)
+    result["force"] = torch.where(finite, force, state["force"])
+    status = state["status"].clone()
+    status[finite & (force <= options.force_tolerance * largest)] = Status.CONVERGED
+    result["status"] = status
+    return result
+
+
+def climb(energy: Energy, images: torch.Tensor, value: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The climbing image: follow the highest inner image of each path uphill along its lowest mode, then polish.
+
+    Returns saddle (n, d), energy (n,), status (n,): CONVERGED only where an index-1 point was reached.
+    """
+    n, _, d = images.shape
+    top = 1 + value[:, 1:-1].argmax(1)
+    x = images[torch.arange(n), top]
+    length = arclengths(images)[:, -1]
+    scale = float(length.max())
+    low, high = images.amin((0, 1)) - scale, images.amax((0, 1)) + scale
+    short = EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1)
+    one = torch.ones(n, dtype=torch.long, device=x.device)
+    ended = follow_eigenvectors(energy, x, one, scale, (low, high), short)
+    polished = newton_polish(energy, ended["x"])
+    index = (polished["eigenvalues"] < 0).sum(1)
+    status = torch.where(ended["status"] == Status.CONVERGED, polished["status"], ended["status"])
+    status = torch.where((status == Status.CONVERGED) & (index != 1), int(Status.UNFINISHED), status)
+    good = (status == Status.CONVERGED)[:, None]
+    saddle = torch.where(good, polished["x"], torch.nan)
+    energies = torch.where(good[:, 0], polished["energy"], torch.nan)
+    return saddle.cpu().numpy(), energies.cpu().numpy(), status.cpu().numpy()
+
+
+def string_method(
+    energy: Energy,
+    start: np.ndarray,
+    end: np.ndarray,
+    options: StringOptions | None = None,
+    *,
+    images: np.ndarray | None = None,
+) -> Paths:
+    """Minimum energy paths between pairs of points, with the saddle at the top of each.
+
+    Parameters
+    ----------
+    start, end : (n, d), usually minima; they stay fixed. images : (n, m, d) initial paths; straight lines by default.
+
+    The strings relax, then the highest image of each climbs to the saddle (reversed force along the lowest mode,
+    Newton polish). Where that is an index-1 point, the two halves relax again with the saddle as a fixed image, so that
+    the path goes exactly through it.
+
+    Raises UsageError for shapes that do not match.
+    """
+    options = options or StringOptions()
+    a, b = (torch.as_tensor(p, dtype=energy.dtype, device=energy.device) for p in (start, end))
+    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != energy.dim:
+        raise UsageError(
+            f"a string joins points of equal shape (n, {energy.dim}), not {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    initial = straight_images(a, b, options.n_images)
+    if images is not None:
+        given = torch.as_tensor(images, dtype=energy.dtype, device=energy.device)
+        if given.ndim != 3 or given.shape[0] != len(a) or given.shape[2] != energy.dim:
+            raise UsageError(f"initial images have shape (n, m, d) = ({len(a)}, m, {energy.dim}), not {tuple(given.shape)}")
+        initial = resample(given, options.n_images)
+    relaxed = relax_strings(energy, initial, options)
+    saddle, saddle_energy, saddle_status = climb(energy, relaxed["images"], relaxed["energy"])
+    paths, value, force = relaxed["images"], relaxed["energy"], relaxed["force"]
+    status = relaxed["status"].cpu().numpy()
+    through = np.nonzero(saddle_status == Status.CONVERGED)[0]
+    if len(through):
+        top = torch.as_tensor(saddle[through], dtype=energy.dtype, device=energy.device)
+        halves = _through(energy, paths[through], value[through], top, options)
+        paths[through], value[through], force[through] = halves["images"], halves["energy"], halves["force"]
+        status[through] = halves["status"].cpu().numpy()
+    return _paths(paths, value, force, status, saddle, saddle_energy, saddle_status)
+
+
+def _through(
+    energy: Energy, images: torch.Tensor, value: torch.Tensor, saddle: torch.Tensor, options: StringOptions
+) -> State:
+    """Relax paths (n, m, d) again, split at their highest image, which becomes the saddle (n, d)."""
+    n, m, _ = images.shape
+    top = 1 + value[:, 1:-1].argmax(1)
+    left, right = [], []
+    half = m // 2 + 1
+    for k in range(n):
+        t = int(top[k])
+        left.append(resample(torch.cat([images[k, :t], saddle[k : k + 1]])[None], half))
+        right.append(resample(torch.cat([saddle[k : k + 1], images[k, t + 1 :]])[None], m - half + 1))
+    return join_halves(energy, torch.cat(left), torch.cat(right), options)
+
+
+def join_halves(energy: Energy, left: torch.Tensor, right: torch.Tensor, options: StringOptions) -> State:
+    """Relax the halves (end ... saddle) and (saddle ... end) with all ends fixed and join them at the saddle."""
+    a, b = relax_strings(energy, left, options), relax_strings(energy, right, options)
+    return {
+        "images": torch.cat([a["images"], b["images"][:, 1:]], 1),
+        "energy": torch.cat([a["energy"], b["energy"][:, 1:]], 1),
+        "force": torch.maximum(a["force"], b["force"]),
+        "status": torch.maximum(a["status"], b["status"]),
+    }
+
+
+def _paths(
+    images: torch.Tensor, value: torch.Tensor, force: torch.Tensor, status: np.ndarray,
+    saddle: np.ndarray, saddle_energy: np.ndarray, saddle_status: np.ndarray,
+) -> Paths:  # fmt: skip
+    arrays = [tensor.cpu().numpy() for tensor in (images, value, arclengths(images), force)]
+    return Paths(*arrays, status, saddle, saddle_energy, saddle_status)
