@@ -1,0 +1,126 @@
+"""Moves between wells: proposals drawn from a fixed mixture that covers all of them (independence
+Metropolis-Hastings).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.sampling.metropolis import Chains, metropolis
+
+# Hessian eigenvalues below this part of the largest count as this part, so that a flat direction keeps a finite width.
+FLAT = 1e-4
+
+
+@dataclass(frozen=True)
+class StudentMixture:
+    """A mixture of k multivariate t distributions, whose tails are heavier than any Gaussian's.
+
+    log_weights (k,), normalised; means (k, d); factors (k, d, d): lower Cholesky factors of the scale matrices; dof:
+    degrees of freedom, a whole number of at least 1.
+    """
+
+    log_weights: torch.Tensor
+    means: torch.Tensor
+    factors: torch.Tensor
+    dof: int
+
+    @cached_property
+    def _inverses(self) -> torch.Tensor:
+        return inverse_factors(self.factors)
+
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """n independent draws, (n, d)."""
+        component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
+        normal = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
+        chi2 = torch.randn(n, self.dof, dtype=torch.float64, generator=generator).square().sum(1, keepdim=True)
+        step = torch.empty_like(normal)
+        for k in component.unique().tolist():
+            step[component == k] = normal[component == k] @ self.factors[k].mT
+        return self.means[component] + step * (self.dof / chi2).sqrt()
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor:
+        """Log of the normalised density at x: (n, d) -> (n,)."""
+        d = self.means.shape[1]
+        kernel = -0.5 * (self.dof + d) * torch.log1p(squared_distances(x, self.means, self._inverses) / self.dof)
+        log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        norm = math.lgamma(0.5 * (self.dof + d)) - math.lgamma(0.5 * self.dof) - 0.5 * d * math.log(self.dof * math.pi)
+        return torch.logsumexp(self.log_weights + norm - log_det + kernel, -1)
+
+
+@dataclass(frozen=True)
+class Independence:
+    """Proposals that do not depend on the present position, so that a chain can change wells in one move.
+
+    A step costs one gradient a chain (the gradient serves the local move that follows).
+    """
+
+    mixture: StudentMixture
+
+    def step(
+        self, energy: Energy, beta: float, state: Chains, generator: torch.Generator
+    ) -> tuple[Chains, torch.Tensor]:
+        """See `Kernel.step`."""
+        proposal = Chains.init(energy, self.mixture.sample(len(state.x), generator))
+        log_q, log_q_new = self.mixture.log_density(torch.cat([state.x, proposal.x])).chunk(2)
+        return metropolis(state, proposal, log_q - log_q_new, beta, generator)
+
+    def adapted(self, acceptance: float, step: int) -> Independence:
+        return self
+
+
+def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
+    """Inverses of lower triangular matrices, (k, d, d)."""
+    eye = torch.eye(factors.shape[-1], dtype=factors.dtype).expand_as(factors)
+    return torch.linalg.solve_triangular(factors, eye, upper=False)
+
+
+def squared_distances(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
+    """|L_k^-1 (x_n - mean_k)|^2 with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (n, k)."""
+    parts = [((x - mean) @ inverse.mT).square().sum(1) for mean, inverse in zip(means, inverses, strict=True)]
+    return torch.stack(parts, 1)
+
+
+def harmonic_covariances(hessians: torch.Tensor, beta: float) -> torch.Tensor:
+    """(beta |H|)^-1 with the eigenvalues of |H| floored at 1e-4 of the largest: (k, d, d) -> (k, d, d)."""
+    values, vectors = torch.linalg.eigh(hessians)
+    size = values.abs()
+    floor = (FLAT * size.amax(1, keepdim=True)).clamp_min(torch.finfo(size.dtype).tiny ** 0.5)
+    return torch.einsum("kij,kj,klj->kil", vectors, 1 / (beta * size.maximum(floor)), vectors)
+
+
+def harmonic_mixture(
+    minima: torch.Tensor,
+    covariances: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    inflation: float = 1.2,
+    broad_weight: float = 0.1,
+    floor_weight: float = 0.3,
+    dof: int = 8,
+) -> StudentMixture:
+    """One component a well, its covariance times inflation^2, and a broad one over all of them.
+
+    minima (k, d), covariances (k, d, d), weights (k,): of the wells, harmonic. A part floor_weight of the wells' share
+    is spread evenly, so that a well is not starved by a poor harmonic weight. The broad component has the covariance
+    of all wells taken together, evenly weighted.
+    """
+    if not (inflation > 0 and 0 < broad_weight < 1 and 0 < floor_weight <= 1 and dof >= 1):
+        raise UsageError(
+            "a mixture needs inflation > 0, 0 < broad_weight < 1, 0 < floor_weight <= 1 and dof >= 1, not "
+            f"{inflation}, {broad_weight}, {floor_weight}, {dof}"
+        )
+    k = len(minima)
+    share = (1 - floor_weight) * weights / weights.sum() + floor_weight / k
+    center = minima.mean(0)
+    spread = minima - center
+    broad = covariances.mean(0) + spread.mT @ spread / k
+    scale = inflation**2 * torch.cat([covariances, broad[None]])
+    log_weights = torch.cat([(1 - broad_weight) * share, share.new_tensor([broad_weight])]).log()
+    return StudentMixture(log_weights, torch.cat([minima, center[None]]), torch.linalg.cholesky(scale), int(dof))

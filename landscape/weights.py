@@ -1,0 +1,370 @@
+"""Basin weights: the equilibrium probability of each state, from harmonic formulas or sampled.
+
+A state is a minimum and its basin of attraction under dx/dt = -grad E; its weight is the integral of exp(-beta E) over
+the basin, divided by the integral over all space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.sampling import Chains, Independence, Mala, harmonic_mixture, preconditioner, run, warm_up
+from landscape.sampling.diagnostics import LabelledChains
+from landscape.sampling.driver import Kernel
+from landscape.sampling.independence import harmonic_covariances, inverse_factors, squared_distances
+
+Assign = Callable[[torch.Tensor], Any]
+Progress = Callable[[str], None]
+
+FIRST_ROUND = 100  # sweeps before the first look at the errors
+MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
+
+
+@dataclass(frozen=True)
+class HarmonicWeights:
+    """log_weights (n,) and weights (n,) of n states; the weights sum to 1."""
+
+    log_weights: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.exp(self.log_weights)
+
+
+@dataclass(frozen=True)
+class SampledWeights:
+    """How `sample_weights` samples.
+
+    n_chains : independent chains. target_se : standard error at which it stops, for every weight. warm_up : discarded
+    sweeps, in which the local move finds its step; a sweep is one move between wells and one local move. max_sweeps :
+    budget after the warm-up. label_every : sweeps between two positions that are labelled by gradient flow.
+    min_changes : effective changes of label below which there is no result. inflation, broad_weight, floor_weight, dof
+    : of the proposal, see `harmonic_mixture`.
+    """
+
+    n_chains: int = 128
+    target_se: float = 0.005
+    warm_up: int = 50
+    max_sweeps: int = 2000
+    label_every: int = 4
+    min_changes: int = 100
+    inflation: float = 1.1
+    broad_weight: float = 0.1
+    floor_weight: float = 0.3
+    dof: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_chains", 8), ("warm_up", 0), ("label_every", 1), ("min_changes", 0), ("dof", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UsageError(f"{name} of the sampled weights is a whole number of at least {least}, not {value!r}")
+        if not isinstance(self.max_sweeps, int) or self.max_sweeps < 4 * self.label_every:
+            least = 4 * self.label_every
+            raise UsageError(f"max_sweeps is at least 4 label_every = {least}, not {self.max_sweeps!r}")
+        if not (math.isfinite(self.target_se) and self.target_se > 0):
+            raise UsageError(f"target_se is greater than 0, not {self.target_se!r}")
+        if not (self.inflation > 0 and 0 < self.broad_weight < 1 and 0 < self.floor_weight <= 1):
+            raise UsageError(
+                "the proposal needs inflation > 0, 0 < broad_weight < 1 and 0 < floor_weight <= 1, not "
+                f"{self.inflation!r}, {self.broad_weight!r}, {self.floor_weight!r}"
+            )
+
+
+@dataclass(frozen=True)
+class SampledResult:
+    """Weights of n states from chains that mix between the wells.
+
+    weights, standard_errors : (n,), or None where the chains changed wells too seldom for any. They sum to 1 -
+    unassigned.
+    unassigned, unassigned_se : share of positions whose gradient flow reached none of the known minima, in its own bin.
+    converged : every standard error is at most the target, with enough changes of label and no drift.
+    effective_changes : changes of label, no more of them counted than independent draws would give for the observed
+    errors.
+    chains : the labelled chains after the warm-up, of which everything above is a summary. acceptance : of the moves
+    between wells and of the local moves. warnings : what the user should be told.
+    """
+
+    weights: np.ndarray | None
+    standard_errors: np.ndarray | None
+    unassigned: float
+    unassigned_se: float
+    converged: bool
+    effective_changes: float
+    n_labelled: int
+    acceptance: tuple[float, float]
+    chains: LabelledChains
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SublevelBasins:
+    """The core of each state: the connected piece of {E < ceiling_i} that holds minimum i.
+
+    ceilings (n,) : energy of the lowest saddle of state i, infinite for a state without one, whose core is its basin.
+    mass, standard_errors (n,) : equilibrium probability of the cores; they leave out what lies above the saddles, so
+    they sum to less than 1.
+    """
+
+    ceilings: np.ndarray
+    mass: np.ndarray
+    standard_errors: np.ndarray
+
+
+def zeroth_order(energies: np.ndarray, beta: float) -> HarmonicWeights:
+    """w_i proportional to exp(-beta E_i): energies (n,). UsageError unless finite, and beta > 0."""
+    return _normalised(-_finite("energies", energies) * _beta(beta))
+
+
+def second_order(energies: np.ndarray, log_dets: np.ndarray, beta: float) -> HarmonicWeights:
+    """w_i proportional to exp(-beta E_i) / sqrt(det H_i): energies and log det H_i, both (n,).
+
+    UsageError unless all are finite and beta > 0: a degenerate minimum has no harmonic weight and is left out by the
+    caller.
+    """
+    values, dets = _finite("energies", energies), _finite("log determinants", log_dets)
+    if values.shape != dets.shape:
+        raise UsageError(f"one log determinant a state is needed, but {dets.size} came with {values.size} energies")
+    return _normalised(-_beta(beta) * values - 0.5 * dets)
+
+
+def sample_weights(
+    energy: Energy,
+    minima: np.ndarray,
+    hessians: np.ndarray,
+    beta: float,
+    assign: Assign,
+    config: SampledWeights,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> SampledResult:
+    """Basin weights of `minima` (n, d), hessians (n, d, d) there, by sampling exp(-beta E) and gradient flow.
+
+    All chains move as one batch: an independence Metropolis-Hastings move from the harmonic mixture, which carries
+    them from well to well, then a Metropolis-adjusted Langevin move. assign : positions (m, d), a float64 tensor ->
+    (m,) integers, the number of the minimum that the gradient flow reaches or -1. It is asked about few positions
+    (`LabelledChains.occupancy`), and never twice about one that a chain has not left. Runs until every standard error
+    is at most config.target_se, or config.max_sweeps end. Standard errors come from the spread between chains. A move
+    to a point without a finite energy is rejected.
+    """
+    wells = torch.as_tensor(np.asarray(minima, dtype=float))
+    curvature = torch.as_tensor(np.asarray(hessians, dtype=float))
+    n, d = (*wells.shape, 0)[:2]
+    if wells.ndim != 2 or n == 0 or d != energy.dim or curvature.shape != (n, d, d):
+        raise UsageError(
+            f"sampled weights need minima (n, {energy.dim}) and Hessians (n, {energy.dim}, {energy.dim}), not "
+            f"{tuple(wells.shape)} and {tuple(curvature.shape)}"
+        )
+    if not (wells.isfinite().all() and curvature.isfinite().all()):
+        raise UsageError("sampled weights need finite minima and Hessians, but nan or infinity came in")
+    sampler = _Sampler(energy, wells, curvature, _beta(beta), assign, config, generator)
+    summary = sampler.extend(min(FIRST_ROUND, config.max_sweeps))
+    while not summary.converged and sampler.n_sweeps < config.max_sweeps:
+        if progress is not None:
+            progress(f"weights: {sampler.n_sweeps} sweeps, largest standard error {sampler.largest_error:.4f}")
+        # Towards the sweeps that the present errors call for, at most doubling: early errors are rough.
+        wanted = sampler.n_sweeps * (sampler.largest_error / config.target_se) ** 2
+        more = int(np.clip(wanted - sampler.n_sweeps, 0.25 * sampler.n_sweeps, sampler.n_sweeps))
+        summary = sampler.extend(min(more, config.max_sweeps - sampler.n_sweeps))
+    return summary
+
+
+def lowest_saddles(n_states: int, joins: np.ndarray, saddle_energies: np.ndarray) -> np.ndarray:
+    """Energy of the lowest saddle on the way out of each state, (n_states,); infinite without one.
+
+    joins (m, 2) : the states at both ends of each saddle, -1 for an unknown one. A saddle from a state to itself is no
+    way out.
+    """
+    ends, energies = np.asarray(joins, dtype=int).reshape(-1, 2), np.asarray(saddle_energies, dtype=float)
+    lowest = np.full(n_states, np.inf)
+    for side in range(2):
+        out = (ends[:, 0] != ends[:, 1]) & (ends[:, side] >= 0)
+        np.minimum.at(lowest, ends[out, side], energies[out])
+    return lowest
+
+
+def sublevel_basins(chains: LabelledChains, ceilings: np.ndarray) -> SublevelBasins:
+    """Mass of the connected piece of {E < ceilings_i} around each minimum i, from the chains of a `SampledResult`.
+
+    ceilings (n,) : see `lowest_saddles`. As the gradient flow only lowers E, a point of basin i with E below every
+    saddle on the rim of the basin is joined to minimum i inside {E < ceiling_i}; and a path from the minimum that left
+    the basin would have to cross its rim, whose lowest point is that saddle. So the piece is exactly the part of basin
+    i below the ceiling.
+    """
+    levels = np.asarray(ceilings, dtype=float)
+    if np.isnan(levels).any():
+        raise UsageError("the ceiling of a state is an energy, or infinity for a state without a saddle, not nan")
+    mass, error = chains.occupancy(len(levels), np.append(levels, np.inf))
+    return SublevelBasins(levels, mass[:-1].clip(0), error[:-1])
+
+
+class _Sampler:
+    """Chains in progress: `extend` runs them on, labels what is new, and sums up."""
+
+    def __init__(
+        self, energy: Energy, wells: torch.Tensor, hessians: torch.Tensor, beta: float, assign: Assign,
+        config: SampledWeights, generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        self.energy, self.wells, self.beta = energy, wells, beta
+        self.assign, self.config, self.generator = assign, config, generator
+        self.n_sweeps, self.largest_error = 0, math.inf
+        self.bottoms = torch.as_tensor(energy.value(wells)).to(device="cpu", dtype=torch.float64)
+        if not self.bottoms.isfinite().all():
+            raise UsageError("sampled weights need a finite energy at every minimum")
+        covariances = harmonic_covariances(hessians, beta)
+        factors = torch.linalg.cholesky(covariances)
+        self.inverses = inverse_factors(factors)
+        log_weights = -beta * self.bottoms + factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        weights = torch.softmax(log_weights, 0)
+        mixture = harmonic_mixture(
+            wells, covariances, weights, inflation=config.inflation, broad_weight=config.broad_weight,
+            floor_weight=config.floor_weight, dof=config.dof,
+        )  # fmt: skip
+        local = Mala(preconditioner(covariances, weights), energy.dim ** (-1 / 6))
+        kernels: list[Kernel] = [Independence(mixture), local]
+        state = Chains.init(energy, mixture.sample(config.n_chains, generator))
+        # Starts without a finite energy are replaced by the bottom of a well.
+        home = torch.multinomial(weights, config.n_chains, replacement=True, generator=generator)
+        state = state.where(state.energy.isfinite(), Chains.init(energy, wells[home]))
+        self.state, self.kernels = warm_up(kernels, energy, beta, state, config.warm_up, generator)
+        self.accepted = np.zeros(2)
+        self.last_x = torch.full_like(wells[home], torch.nan)
+        self.last_label = np.full(config.n_chains, -1)
+        self.chains = LabelledChains(
+            np.empty((0, config.n_chains, energy.dim)), np.empty((0, config.n_chains)),
+            np.empty((0, config.n_chains), dtype=int), np.empty((0, config.n_chains), dtype=int), config.label_every,
+        )  # fmt: skip
+        self.n_labelled = 0
+        self.first = 0  # labelled positions dropped at the start because the chains still drifted
+
+    def extend(self, n_sweeps: int) -> SampledResult:
+        stride = self.config.label_every
+        n_sweeps = stride * max(1, math.ceil(n_sweeps / stride))
+        x: list[torch.Tensor] = []
+        energies: list[torch.Tensor] = []
+        guesses: list[torch.Tensor] = []
+
+        def observe(state: Chains) -> None:
+            energies.append(state.energy)
+            guesses.append(self._guess(state.x))
+            if len(energies) % stride == 0:
+                x.append(state.x)
+
+        self.state, accepted = run(self.kernels, self.energy, self.beta, self.state, n_sweeps, self.generator, observe)
+        self.accepted += n_sweeps * np.array(accepted)
+        self.n_sweeps += n_sweeps
+        old = self.chains
+        self.chains = LabelledChains(
+            np.concatenate([old.x, torch.stack(x).numpy()]),
+            np.concatenate([old.energy, torch.stack(energies).numpy()]),
+            np.concatenate([old.guess, torch.stack(guesses).numpy()]),
+            np.concatenate([old.label, self._label(torch.stack(x))]),
+            stride,
+        )
+        return self._summary()
+
+    def _guess(self, x: torch.Tensor) -> torch.Tensor:
+        """The well whose harmonic energy is lowest at x: nearly always the basin, and free."""
+        harmonic = 0.5 * squared_distances(x, self.wells, self.inverses)
+        return (self.beta * self.bottoms + harmonic).argmin(1)
+
+    def _label(self, x: torch.Tensor) -> np.ndarray:
+        """Labels of x (n_records, n_chains, d), asking about each position of a chain once however long it stays
+        there.
+        """
+        before = torch.cat([self.last_x[None], x[:-1]])
+        moved = (x != before).any(2).numpy()
+        answer = np.asarray(self.assign(x[torch.as_tensor(moved)]))
+        n = len(self.wells)
+        if answer.shape != (moved.sum(),) or ((answer < -1) | (answer >= n)).any():
+            raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
+        self.n_labelled += len(answer)
+        labels = np.empty(moved.shape, dtype=int)
+        labels[moved] = answer
+        for row, rested in enumerate(~moved):
+            labels[row, rested] = (labels[row - 1] if row else self.last_label)[rested]
+        self.last_x, self.last_label = x[-1], labels[-1]
+        return labels
+
+    def _summary(self) -> SampledResult:
+        n, config = len(self.wells), self.config
+        chains = self.chains.tail(self.first)
+        drifting = bool(np.abs(chains.drift(n)).max() > MAX_DRIFT)
+        if drifting and len(chains.label) >= 4:
+            self.first += len(chains.label) // 2
+            chains = self.chains.tail(self.first)
+        share, error = chains.occupancy(n)
+        share = share.clip(0)
+        share /= share.sum()
+        self.largest_error = float(error.max())
+        # w (1 - w) / se^2 independent draws would show this error, and change label 2 w (1 - w) times each.
+        root = np.divide(share * (1 - share), error, out=np.full(n + 1, np.inf), where=error > 0)
+        changes = np.minimum(chains.changes(n), 2 * root**2)
+        total = float(changes.sum() / 2)
+        warnings, enough = _mixing_warnings(share, changes, total, config, n)
+        converged = enough and not drifting and self.largest_error <= config.target_se
+        if enough and not converged:
+            cause = "the chains still drift" if drifting else f"the largest standard error is {self.largest_error:.2g}"
+            warnings.append(
+                f"sampled weights did not reach a standard error of {config.target_se:g} in {self.n_sweeps} sweeps: "
+                f"{cause}; raise max_sweeps or n_chains"
+            )
+        if share[n] > max(config.target_se, 3 * error[n]):
+            warnings.append(
+                f"{share[n]:.2%} of the sampled positions flow to no known minimum; the search may have missed one"
+            )
+        ends = self.accepted / self.n_sweeps
+        return SampledResult(
+            weights=share[:n] if enough else None, standard_errors=error[:n] if enough else None,
+            unassigned=float(share[n]), unassigned_se=float(error[n]), converged=converged, effective_changes=total,
+            n_labelled=self.n_labelled, acceptance=(float(ends[0]), float(ends[1])), chains=chains,
+            warnings=tuple(warnings),
+        )  # fmt: skip
+
+
+def _mixing_warnings(
+    share: np.ndarray, changes: np.ndarray, total: float, config: SampledWeights, n: int
+) -> tuple[list[str], bool]:
+    """Whether the chains changed wells often enough for the weights to mean anything, and what to say if not."""
+    if n == 1:
+        return [], True
+    if total < config.min_changes:
+        return [
+            f"no sampled weights: the chains changed wells {total:.0f} effective times, fewer than "
+            f"{config.min_changes}; use the harmonic weights, or sample longer (max_sweeps)"
+        ], False
+    matters = np.minimum(share[:n], 1 - share[:n]) > config.target_se
+    stuck = np.flatnonzero(matters & (changes[:n] < config.min_changes))
+    if len(stuck):
+        i = int(stuck[0])
+        return [
+            f"no sampled weights: state {i} was entered or left {changes[i]:.0f} effective times, fewer than "
+            f"{config.min_changes}, so its weight is that of the starting points; sample longer (max_sweeps)"
+        ], False
+    return [], True
+
+
+def _normalised(log_weights: np.ndarray) -> HarmonicWeights:
+    return HarmonicWeights(log_weights - np.logaddexp.reduce(log_weights))
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise UsageError(
+            f"{name} of the states are finite numbers, one a state; leave degenerate states out: {array!r}"
+        )
+    return array
+
+
+def _beta(beta: float) -> float:
+    if not (math.isfinite(beta) and beta > 0):
+        raise UsageError(f"beta is finite and greater than 0, not {beta!r}")
+    return float(beta)
