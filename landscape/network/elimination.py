@@ -53,7 +53,7 @@ def log_sum(values: Array, axis: int = -1) -> Array:
 
 def _log_add(old: Array, new: Array) -> Array:
     """np.logaddexp for a finite `new`, which is overwritten; twice as fast, and this is where the time goes."""
-    gap = np.subtract(old, new)
+    gap: Array = np.subtract(old, new)
     np.abs(gap, out=gap)
     np.negative(gap, out=gap)
     np.log1p(np.exp(gap, out=gap), out=gap)
