@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.search.driver import Status
+from landscape.search.driver import State, Status
 from landscape.search.flow import Basins, FlowOptions, gradient_flow, length_scale, make_basins
 from landscape.search.lbfgs import relax
-from landscape.search.minima import MinimaResult, Progress
+from landscape.search.minima import MinimaResult
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
-from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+from landscape.search.stationary import Catalogue
 
 ALL_INDICES_DIM = 10  # up to this dimension points of every index are searched for
 SIDE_STEP = 1e-2  # how far beside a saddle its two descents begin, in units of the landscape's scale
@@ -27,6 +28,7 @@ class SaddleSearch:
 
     rows : walks a round and index, plus `rows_per_point` for every point that they can start from.
     max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop.
+    sweep : descents that must find no new minimum before the search is called complete.
     max_index : highest index searched for; None: every index up to d <= 10, else 1.
     """
 
@@ -34,12 +36,13 @@ class SaddleSearch:
     rows_per_point: int = 8
     max_rounds: int = 30
     quiet_rounds: int = 2
+    sweep: int = 4000
     max_index: int | None = None
     walk: EigenvectorFollowing = field(default_factory=EigenvectorFollowing)
     flow: FlowOptions = field(default_factory=FlowOptions)
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.max_rounds, self.quiet_rounds) < 1 or self.rows_per_point < 0:
+        if min(self.rows, self.max_rounds, self.quiet_rounds) < 1 or min(self.rows_per_point, self.sweep) < 0:
             raise UsageError(f"a saddle search needs rows, max_rounds and quiet_rounds of at least 1, not {self}")
         if self.max_index is not None and self.max_index < 1:
             raise UsageError(f"max_index is at least 1, not {self.max_index}")
@@ -58,6 +61,7 @@ class Explorer:
         self.energy, self.catalogue, self.generator, self.config = energy, catalogue, generator, config
         self.radius = minima.radius
         self.ends: dict[int, tuple[int, int]] = {}
+        self.descents: dict[tuple[int, int], np.ndarray] = {}  # (saddle, side) -> points from the saddle to its minimum
         self._basins: Basins | None = None
         self._basin_numbers = np.zeros(0, int)
 
@@ -94,19 +98,38 @@ class Explorer:
         return numbers
 
     def starts(self, index: int) -> torch.Tensor:
-        """Where walks to `index` begin: beside points of one index less, between minima, and anywhere in their box."""
+        """Where walks to `index` begin: beside points of one index less and one more, between minima, and in their box."""
         found = self.catalogue.points()
-        below = self.numbers(index - 1)
+        below, above = self.numbers(index - 1), self.numbers(index + 1)
         minima = found.x[self.numbers(0)]
         n = self.config.rows + self.config.rows_per_point * len(below)
-        n_beside = n // 2 if len(below) else 0
         n_between = n // 4 if len(minima) > 1 else 0
+        n_beside = n // 2 if len(below) else 0
         parts = [self._box_starts(n - n_beside - n_between)]
-        if n_beside:
-            parts.append(self._beside(below, n_beside))
         if n_between:
             parts.append(self._between(minima, index + 1, n_between))
+        if n_beside:
+            parts.append(self._beside(below, n_beside))
+        if len(above):
+            parts.append(self._beside(above, self.config.rows_per_point * len(above)))
         return torch.cat(parts)
+
+    def sweep(self, n: int) -> None:
+        """n further descents, from between the minima and from their box widened by half.
+
+        A shallow well and its saddle can both be missed by walks, and their absence leaves the Morse sum unchanged: of a
+        basin that holds a part p of this region, exp(-n p) is the chance to be missed.
+        """
+        minima = self.catalogue.points().x[self.numbers(0)]
+        low, high = self._box(0.5 * self.scale)
+        x = low + self._uniform(n, self.energy.dim) * (high - low)
+        if len(minima) > 1:
+            x[: n // 2] = self._between(minima, 3, n // 2)
+        ended = relax(self.energy, x, 0.2 * self.scale)
+        self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], count_hits=False)
+
+    def _tensor(self, x: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)
 
     def _uniform(self, *shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=self.generator, dtype=torch.float64).to(self.energy.device, self.energy.dtype)
@@ -121,13 +144,11 @@ class Explorer:
         direction = np.einsum("nij,nj->ni", vectors, soft)
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = self.scale * self._uniform(n, 1) ** 2
-        return torch.as_tensor(found.x[chosen], device=length.device, dtype=length.dtype) + length * torch.as_tensor(
-            direction, device=length.device, dtype=length.dtype
-        )
+        return self._tensor(found.x[chosen]) + length * self._tensor(direction)
 
     def _between(self, minima: np.ndarray, corners: int, n: int) -> torch.Tensor:
         """Random convex combinations of a minimum and some of its nearest neighbours."""
-        x = torch.as_tensor(minima, dtype=self.energy.dtype, device=self.energy.device)
+        x = self._tensor(minima)
         m = len(x)
         first = (self._uniform(n) * m).long()
         order = torch.cdist(x, x).argsort(1)
@@ -140,7 +161,7 @@ class Explorer:
 
     def _box(self, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The box of all stationary points known, widened by `margin`."""
-        x = torch.as_tensor(self.catalogue.points().x, dtype=self.energy.dtype, device=self.energy.device)
+        x = self._tensor(self.catalogue.points().x)
         return x.amin(0) - margin, x.amax(0) + margin
 
     def _box_starts(self, n: int) -> torch.Tensor:
@@ -151,22 +172,29 @@ class Explorer:
 
     def connect_saddles(self) -> None:
         """Descend both sides of every index-1 saddle that has no ends yet; minima met on the way are added."""
-        for _ in range(3):  # a new minimum changes the balls of capture, never an end already found
-            pending = np.array([k for k in self.numbers(1) if k not in self.ends], int)
-            if not len(pending):
-                return
-            found = self.catalogue.points()
-            vectors = np.linalg.eigh(found.hessian[pending])[1][:, :, 0]
-            offset = SIDE_STEP * self.scale * vectors
-            x = torch.as_tensor(np.concatenate([found.x[pending] - offset, found.x[pending] + offset]))
-            reached = self.descend(x.to(self.energy.device, self.energy.dtype)).reshape(2, -1)
-            for saddle, end_a, end_b in zip(pending, *reached, strict=True):
-                self.ends[int(saddle)] = (int(end_a), int(end_b))
+        pending = np.array([k for k in self.numbers(1) if k not in self.ends], int)
+        if not len(pending):
+            return
+        found = self.catalogue.points()
+        vectors = np.linalg.eigh(found.hessian[pending])[1][:, :, 0]
+        offset = SIDE_STEP * self.scale * vectors
+        beside = np.stack([found.x[pending] - offset, found.x[pending] + offset], 1).reshape(-1, self.energy.dim)
+        trace: list[tuple[torch.Tensor, torch.Tensor]] = []
+        reached = self.descend(self._tensor(beside), lambda rows, state: trace.append((rows.clone(), state["x"].clone())))
+        found = self.catalogue.points()
+        sides = _by_row(trace, 2 * len(pending))
+        for k, saddle in enumerate(pending):
+            self.ends[int(saddle)] = (int(reached[2 * k]), int(reached[2 * k + 1]))
+            for side in (0, 1):
+                row = 2 * k + side
+                if reached[row] >= 0:
+                    points = [found.x[saddle][None], beside[row][None], sides[row], found.x[reached[row]][None]]
+                    self.descents[int(saddle), side] = _thin(np.concatenate(points))
 
-    def descend(self, x: torch.Tensor) -> np.ndarray:
+    def descend(self, x: torch.Tensor, observe: Callable[[torch.Tensor, State], None] | None = None) -> np.ndarray:
         """Catalogue number of the minimum that the gradient flow from each row reaches, UNKNOWN where it runs away."""
         basins, numbers = self.basins()
-        ended = gradient_flow(self.energy, x, basins, self.config.flow)
+        ended = gradient_flow(self.energy, x, basins, self.config.flow, observe)
         label = ended["label"].cpu().numpy()
         reached = np.where(label >= 0, numbers[label], UNKNOWN)
         rest = (ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED)
@@ -185,29 +213,23 @@ class Explorer:
             if len(rows):
                 vectors = np.linalg.eigh(found.hessian[at])[1][:, :, 0]
                 beside = found.x[at] + SIDE_STEP * basins.scale * vectors
-                ended["x"][rows] = torch.as_tensor(beside).to(ended["x"])
+                ended["x"][rows] = self._tensor(beside)
         return reached
 
 
-@dataclass(frozen=True)
-class SaddleResult:
-    """What `find_saddles` returns.
+def _by_row(trace: list[tuple[torch.Tensor, torch.Tensor]], n: int) -> list[np.ndarray]:
+    """The positions that each of n rows passed through, from (row numbers, positions) of every step."""
+    if not trace:
+        return [np.zeros((0, 0))] * n
+    rows = torch.cat([r for r, _ in trace]).cpu().numpy()
+    x = torch.cat([p for _, p in trace]).cpu().numpy()
+    order = np.argsort(rows, kind="stable")
+    return np.split(x[order], np.cumsum(np.bincount(rows, minlength=n))[:-1])
 
-    minima, saddles : index 0 and 1, nondegenerate, each lowest energy first. joins (n_saddles, 2) : numbers of the minima at both
-    ends, smaller first, -1 where a side diverged. higher : points of index >= 2. degenerate : points with a zero eigenvalue.
-    index_counts : points found by index. morse_sum : sum of (-1)^index, or None where not every index was searched.
-    expected : 1 for an energy that confines, else None. complete : the stop rule was met before the budget ended.
-    rounds : rounds used. warnings : texts.
-    """
 
-    minima: StationaryPoints
-    saddles: StationaryPoints
-    joins: np.ndarray
-    higher: StationaryPoints
-    degenerate: StationaryPoints
-    index_counts: dict[int, int]
-    morse_sum: int | None
-    expected: int | None
-    complete: bool
-    rounds: int
-    warnings: tuple[str, ...]
+def _thin(points: np.ndarray, n: int = 200) -> np.ndarray:
+    """At most about n points of a polyline, at equal arclength, both ends kept."""
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    keep = np.concatenate([[True], np.diff(length) > 0])
+    wanted = np.linspace(0, length[-1], n)
+    return np.stack([np.interp(wanted, length[keep], column) for column in points[keep].T], 1)

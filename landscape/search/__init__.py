@@ -1,0 +1,38 @@
+"""Search: minima, saddles of every index, what they connect, paths between them, and basins."""
+
+from landscape.search.connect import SaddleResult, find_saddles
+from landscape.search.driver import Status
+from landscape.search.explore import SaddleSearch
+from landscape.search.flow import Basins, FlowOptions, assign_basins, make_basins
+from landscape.search.lbfgs import LBFGS
+from landscape.search.minima import MinimaResult, MinimaSearch, find_minima
+from landscape.search.mountain_pass import MountainPasses, MountainPassOptions, mountain_pass
+from landscape.search.starts import Box, Gaussian, Points
+from landscape.search.stationary import Catalogue, StationaryPoints
+from landscape.search.string import Paths, StringOptions, string_method
+
+__all__ = [
+    "LBFGS",
+    "Basins",
+    "Box",
+    "Catalogue",
+    "FlowOptions",
+    "Gaussian",
+    "MinimaResult",
+    "MinimaSearch",
+    "MountainPassOptions",
+    "MountainPasses",
+    "Paths",
+    "Points",
+    "SaddleResult",
+    "SaddleSearch",
+    "StationaryPoints",
+    "Status",
+    "StringOptions",
+    "assign_basins",
+    "find_minima",
+    "find_saddles",
+    "make_basins",
+    "mountain_pass",
+    "string_method",
+]

@@ -1,0 +1,293 @@
+"""The whole landscape: rounds of saddle search, pairs of states joined by strings, and when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from landscape.energy import Energy
+from landscape.search.driver import Status
+from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
+from landscape.search.minima import MinimaResult, Progress, find_minima
+from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
+from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+from landscape.search.string import Paths, StringOptions, arclengths, join_halves, relax_strings, resample, straight_images
+
+NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
+PAIR_STRINGS = StringOptions(n_images=15, max_iterations=200, force_tolerance=0.05)
+CONFINING_RADII = (2.0, 3.0, 5.0)
+MAX_PAIRS = 500  # strings a round
+
+
+@dataclass(frozen=True)
+class SaddleResult:
+    """What `find_saddles` returns.
+
+    minima, saddles : nondegenerate points of index 0 and 1, each lowest energy first. joins (n_saddles, 2) : numbers of the minima
+    at both ends, smaller first, -1 where a side diverged. paths : the minimum energy path of each saddle with two known ends, from
+    joins[0] to joins[1] with the saddle as one image; path_saddle (n_paths,) : their saddles. higher : points of index >= 2.
+    degenerate : points with a zero eigenvalue. index_counts : points found, by index.
+    morse_sum : sum of (-1)^index where every index was searched, else None. expected : what it must be (1 for an
+    energy that confines), None if it says nothing. complete : the stop rule was met before the budget ended. rounds : used.
+    """
+
+    minima: StationaryPoints
+    saddles: StationaryPoints
+    joins: np.ndarray
+    paths: Paths
+    path_saddle: np.ndarray
+    higher: StationaryPoints
+    degenerate: StationaryPoints
+    index_counts: dict[int, int]
+    morse_sum: int | None
+    expected: int | None
+    complete: bool
+    rounds: int
+    warnings: tuple[str, ...]
+
+
+def find_saddles(
+    energy: Energy,
+    minima: MinimaResult | None = None,
+    config: SaddleSearch | None = None,
+    *,
+    paths: StringOptions | None = None,
+    generator: torch.Generator | None = None,
+    catalogue: Catalogue | None = None,
+    progress: Progress | None = None,
+) -> SaddleResult:
+    """All saddles that a batched single-ended search reaches, and the states they join.
+
+    Rounds of eigenvector following start beside points of one index less, between minima and anywhere in their box; every index is searched up to
+    d <= 10. Each new index-1 saddle is connected by gradient flow down both sides, which may add minima. When rounds stay quiet,
+    a sweep of further descents looks for shallow wells, and strings join states that are near or not connected. The search is
+    complete when `quiet_rounds` rounds in a row, the sweep and the strings found nothing new, no saddle was hit only once and the Morse sum is 1 (confining energies). The Morse sum is
+    a necessary condition, not a sufficient one: a minimum and a saddle missed together leave it unchanged.
+
+    `minima` and `catalogue` continue an earlier `find_minima`; without them it is run first.
+    """
+    config = config or SaddleSearch()
+    generator = generator or torch.Generator().manual_seed(0)
+    catalogue = catalogue if catalogue is not None else Catalogue(energy)
+    if minima is None:
+        minima = find_minima(energy, generator=generator, catalogue=catalogue, progress=progress)
+    elif not len(catalogue):
+        catalogue.add(torch.as_tensor(minima.minima.x, dtype=energy.dtype, device=energy.device), count_hits=False)
+    explorer = Explorer(energy, catalogue, minima, generator, config)
+    search = _Rounds(explorer, config, progress or (lambda text: None))
+    complete = search.run()
+    return search.result(complete, paths or StringOptions())
+
+
+class _Rounds:
+    """The rounds of one saddle search."""
+
+    def __init__(self, explorer: Explorer, config: SaddleSearch, progress: Progress) -> None:
+        self.explorer, self.config, self.progress = explorer, config, progress
+        self.catalogue, self.energy = explorer.catalogue, explorer.energy
+        dim = self.energy.dim
+        self.max_index = min(config.max_index or (dim if dim <= ALL_INDICES_DIM else 1), dim)
+        self.walk_hits: dict[int, int] = {}
+        self.tried: set[tuple[int, int]] = set()
+        self.rounds = 0
+        self.confining = False
+
+    @property
+    def all_indices(self) -> bool:
+        return self.max_index == self.energy.dim
+
+    def run(self) -> bool:
+        quiet = 0
+        self.confining = confines(self.explorer)
+        for self.rounds in range(1, self.config.max_rounds + 1):
+            known = len(self.catalogue)
+            self._round()
+            quiet = quiet + 1 if len(self.catalogue) == known else 0
+            counts = [self.catalogue.count(k) for k in range(min(self.max_index, 3) + 1)]
+            self.progress(f"saddles: round {self.rounds}, points by index {counts}")
+            if quiet >= self.config.quiet_rounds and self._satisfied():
+                if not self._check():
+                    return True
+                quiet = 0
+        return False
+
+    def _round(self) -> None:
+        explorer = self.explorer
+        for index in range(1, self.max_index + 1):
+            if index > 1 and not len(explorer.numbers(index - 1)):
+                break
+            for number in explorer.walk(explorer.starts(index), index):
+                self.walk_hits[int(number)] = self.walk_hits.get(int(number), 0) + 1
+            if index == 1:
+                explorer.connect_saddles()
+        explorer.connect_saddles()
+
+    def _satisfied(self) -> bool:
+        """No saddle was met by a single walk only, and the Morse sum is what it must be."""
+        once = any(self.walk_hits.get(int(k), 0) == 1 for k in self.explorer.numbers(1))
+        return not once and (self.expected is None or self.morse_sum == self.expected)
+
+    @property
+    def expected(self) -> int | None:
+        degenerate = bool(self.catalogue.points().degenerate.any())
+        return 1 if self.confining and self.all_indices and not degenerate else None
+
+    @property
+    def morse_sum(self) -> int | None:
+        found = self.catalogue.points()
+        index = found.index[~found.degenerate]
+        return int(np.sum(1 - 2 * (index % 2))) if self.all_indices else None
+
+    def _check(self) -> bool:
+        """Before the search is called complete: a sweep of descents, and strings between states. True if anything is new."""
+        known = len(self.catalogue)
+        if self.config.sweep:
+            self.progress(f"saddles: a sweep of {self.config.sweep} further descents")
+            self.explorer.sweep(self.config.sweep)
+        self._join_pairs()
+        return len(self.catalogue) > known
+
+    # -- strings between states ------------------------------------------------------------------------------------
+
+    def _pairs(self) -> np.ndarray:
+        """Pairs of minima worth a string: near neighbours that no saddle joins, and the nearest pairs that join components."""
+        numbers = self.explorer.numbers(0)
+        n = len(numbers)
+        if n < 2:
+            return np.zeros((0, 2), int)
+        x = torch.as_tensor(self.catalogue.points().x[numbers])
+        distance = torch.cdist(x, x).fill_diagonal_(torch.inf).numpy()
+        place = {int(k): i for i, k in enumerate(numbers)}
+        joined = {(place[a], place[b]) for a, b in self.explorer.ends.values() if a != UNKNOWN and b != UNKNOWN}
+        edges = np.array(sorted(joined), int).reshape(-1, 2)
+        graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
+        component = connected_components(graph, directed=False)[1]
+        apart = np.where(component[:, None] != component[None], distance, np.inf)
+        wanted = {(i, int(apart[i].argmin())) for i in range(n) if np.isfinite(apart[i].min())}
+        # Of each component only the nearest pair leading out of it.
+        wanted = {min((p for p in wanted if component[p[0]] == c), key=lambda p: distance[p]) for c in {component[p[0]] for p in wanted}}
+        for i in range(n):
+            wanted |= {(i, int(j)) for j in np.argsort(distance[i])[:NEIGHBOURS] if np.isfinite(distance[i, j])}
+        fresh = {(min(p), max(p)) for p in wanted} - {(min(p), max(p)) for p in joined}
+        fresh = {p for p in fresh if (int(numbers[p[0]]), int(numbers[p[1]])) not in self.tried}
+        chosen = sorted(fresh, key=lambda p: distance[p])[:MAX_PAIRS]
+        return numbers[np.array(chosen, int).reshape(-1, 2)]
+
+    def _join_pairs(self) -> None:
+        """Relax strings between such pairs and search from their inner extrema."""
+        explorer, pairs = self.explorer, self._pairs()
+        if not len(pairs):
+            return
+        self.tried |= {(int(a), int(b)) for a, b in pairs}
+        self.progress(f"saddles: {len(pairs)} strings between states")
+        x = self.catalogue.points().x
+        start, end = explorer._tensor(x[pairs[:, 0]]), explorer._tensor(x[pairs[:, 1]])
+        relaxed = relax_strings(self.energy, straight_images(start, end, PAIR_STRINGS.n_images), PAIR_STRINGS)
+        images, value = relaxed["images"], relaxed["energy"]
+        inner = value[:, 1:-1]
+        tops = images[:, 1:-1][(inner > value[:, :-2]) & (inner > value[:, 2:])]
+        dips = images[:, 1:-1][(inner < value[:, :-2]) & (inner < value[:, 2:])]
+        if len(tops):
+            one = torch.ones(len(tops), dtype=torch.long, device=tops.device)
+            gentle = EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1)
+            ended = follow_eigenvectors(self.energy, tops, one, explorer.scale, explorer._box(explorer.scale), gentle)
+            self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
+        if len(dips):
+            explorer.descend(dips)
+        explorer.connect_saddles()
+
+    # -- the result ----------------------------------------------------------------------------------------------------
+
+    def result(self, complete: bool, options: StringOptions) -> SaddleResult:
+        found, explorer = self.catalogue.points(), self.explorer
+        states, saddles = self._ordered(0), self._ordered(1)
+        rank = {int(k): i for i, k in enumerate(states)} | {UNKNOWN: UNKNOWN}
+        ends = [tuple(rank.get(end, UNKNOWN) for end in explorer.ends.get(int(k), (UNKNOWN, UNKNOWN))) for k in saddles]
+        joins = np.sort(np.array(ends, int).reshape(-1, 2), axis=1)
+        paths, path_saddle = minimum_energy_paths(explorer, saddles, ends, options)
+        higher = found.select((found.index > 1) & ~found.degenerate)
+        counts = {k: self.catalogue.count(k) for k in range(self.max_index + 1)}
+        return SaddleResult(
+            found.select(states), found.select(saddles), joins, paths, path_saddle, higher.ordered(),
+            found.select(found.degenerate).ordered(), counts, self.morse_sum, self.expected, complete, self.rounds,
+            tuple(self._warnings(complete, joins)),
+        )  # fmt: skip
+
+    def _ordered(self, index: int) -> np.ndarray:
+        found, numbers = self.catalogue.points(), self.explorer.numbers(index)
+        return numbers[canonical_order(found.energy[numbers], found.x[numbers])]
+
+    def _warnings(self, complete: bool, joins: np.ndarray) -> list[str]:
+        warnings = []
+        if not complete:
+            expected = "" if self.expected is None else f", Morse sum {self.morse_sum} (expected {self.expected})"
+            warnings.append(
+                f"the saddle search used its {self.config.max_rounds} rounds before it was complete{expected}: "
+                "states or saddles may be missing; raise max_rounds in [saddles]"
+            )
+        if not self.confining:
+            warnings.append("the energy does not grow outwards everywhere that was tested: the Morse sum says nothing")
+        if len(joins) and (joins == UNKNOWN).any():
+            lost = int((joins == UNKNOWN).any(1).sum())
+            warnings.append(f"{lost} of {len(joins)} saddles lead out of the region on one side: listed, left out of the rate matrix")
+        own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
+        if own:
+            warnings.append(f"{own} of {len(joins)} saddles join a state to itself: listed, left out of the rate matrix")
+        return warnings
+
+
+def confines(explorer: Explorer) -> bool:
+    """Whether the energy grows outwards on spheres around everything found: (x - c) . grad E > 0 in all tested directions."""
+    energy = explorer.energy
+    low, high = explorer._box(explorer.scale)
+    center, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
+    n = max(64, 16 * energy.dim)
+    unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    for factor in CONFINING_RADII:
+        value, gradient = energy.value_and_gradient(center + factor * radius * unit)
+        overflow = value == torch.inf  # an energy too large for floating point has grown
+        outward = (gradient * unit).sum(1) > 0
+        if not bool((overflow | outward).all()):
+            return False
+    return True
+
+
+def minimum_energy_paths(
+    explorer: Explorer, saddles: np.ndarray, ends: list[tuple[int, ...]], options: StringOptions
+) -> tuple[Paths, np.ndarray]:
+    """The path of each saddle (catalogue numbers) with two known ends, and which saddles these are.
+
+    Starts from the recorded descents and relaxes both halves as strings with fixed ends. Paths run from the smaller state
+    number to the larger.
+    """
+    halves: list[list[torch.Tensor]] = [[], []]
+    has_path, x_saddle = [], []
+    n_left = options.n_images // 2 + 1
+    for k, (number, (a, b)) in enumerate(zip(saddles, ends, strict=True)):
+        if UNKNOWN in (a, b):
+            continue
+        sides = (0, 1) if a <= b else (1, 0)
+        first, second = (explorer._tensor(explorer.descents[int(number), side]) for side in sides)
+        halves[0].append(resample(first.flip(0)[None], n_left))
+        halves[1].append(resample(second[None], options.n_images - n_left + 1))
+        has_path.append(k)
+        x_saddle.append(int(number))
+    if not has_path:
+        d = explorer.energy.dim
+        empty = Paths(
+            np.zeros((0, options.n_images, d)), np.zeros((0, options.n_images)), np.zeros((0, options.n_images)),
+            np.zeros(0), np.zeros(0, int), np.zeros((0, d)), np.zeros(0), np.zeros(0, int),
+        )  # fmt: skip
+        return empty, np.zeros(0, int)
+    joined = join_halves(explorer.energy, torch.cat(halves[0]), torch.cat(halves[1]), options)
+    found = explorer.catalogue.points()
+    arrays = [t.cpu().numpy() for t in (joined["images"], joined["energy"], arclengths(joined["images"]), joined["force"])]
+    paths = Paths(
+        *arrays, joined["status"].cpu().numpy(), found.x[x_saddle], found.energy[x_saddle], np.zeros(len(x_saddle), int)
+    )
+    return paths, np.array(has_path, int)
