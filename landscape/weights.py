@@ -16,7 +16,16 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.sampling import Chains, Independence, Mala, harmonic_mixture, preconditioner, run, warm_up
+from landscape.sampling import (
+    Chains,
+    Independence,
+    Mala,
+    StudentMixture,
+    harmonic_mixture,
+    preconditioner,
+    run,
+    warm_up,
+)
 from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
 from landscape.sampling.independence import harmonic_covariances, inverse_factors, squared_distances
@@ -223,17 +232,24 @@ class _Sampler:
         self.inverses = inverse_factors(factors)
         log_weights = -beta * self.bottoms + factors.diagonal(dim1=1, dim2=2).log().sum(1)
         weights = torch.softmax(log_weights, 0)
-        mixture = harmonic_mixture(
-            wells, covariances, weights, inflation=config.inflation, broad_weight=config.broad_weight,
-            floor_weight=config.floor_weight, dof=config.dof,
-        )  # fmt: skip
+
+        def mixture(floor_weight: float) -> StudentMixture:
+            return harmonic_mixture(
+                wells, covariances, weights, inflation=config.inflation, broad_weight=config.broad_weight,
+                floor_weight=floor_weight, dof=config.dof,
+            )  # fmt: skip
+
         local = Mala(preconditioner(covariances, weights), energy.dim ** (-1 / 6))
-        kernels: list[Kernel] = [Independence(mixture), local]
-        state = Chains.init(energy, mixture.sample(config.n_chains, generator))
+        # The starts are spread over the wells evenly, and settle there by local moves alone, so that a well which the
+        # moves between wells cannot reach or leave shows as chains that stay.
+        state = Chains.init(energy, mixture(1.0).sample(config.n_chains, generator))
         # Starts without a finite energy are replaced by the bottom of a well.
-        home = torch.multinomial(weights, config.n_chains, replacement=True, generator=generator)
+        home = torch.randint(len(wells), (config.n_chains,), generator=generator)
         state = state.where(state.energy.isfinite(), Chains.init(energy, wells[home]))
-        self.state, self.kernels = warm_up(kernels, energy, beta, state, config.warm_up, generator)
+        state, settled = warm_up([local], energy, beta, state, config.warm_up // 2, generator)
+        kernels: list[Kernel] = [Independence(mixture(config.floor_weight)), *settled]
+        remaining = config.warm_up - config.warm_up // 2
+        self.state, self.kernels = warm_up(kernels, energy, beta, state, remaining, generator)
         self.accepted = np.zeros(2)
         self.last_x = torch.full_like(wells[home], torch.nan)
         self.last_label = np.full(config.n_chains, -1)

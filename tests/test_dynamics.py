@@ -3,8 +3,9 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -136,7 +137,7 @@ def test_noise_scale_and_collision_rate() -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), [1.0, -2.0], [], [[1.0]], "heavy", None])
-def test_parameters_are_finite_and_positive(bad: object) -> None:
+def test_parameters_are_finite_and_positive(bad: Any) -> None:
     for make in (lambda: Overdamped(1.0, bad), lambda: Underdamped(1.0, 1.0, bad), lambda: Overdamped(bad)):
         with pytest.raises(UsageError):
             make()
@@ -144,7 +145,7 @@ def test_parameters_are_finite_and_positive(bad: object) -> None:
 
 def test_vectors_have_one_value_a_coordinate() -> None:
     with pytest.raises(UsageError, match="beta is one number"):
-        Overdamped([1.0, 2.0])
+        Overdamped(np.array([1.0, 2.0]))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="gamma has 2 values, but the energy has 3"):
         Overdamped(1.0, [1.0, 2.0]).unstable_rate(np.diag([-1.0, 1.0, 1.0]))
     assert Overdamped(1.0, np.array([1.0, 2.0])) == Overdamped(1.0, (1.0, 2.0))

@@ -37,8 +37,9 @@ def rotation(rng: np.random.Generator, d: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("temperature", "mean_time"), [(0.25, 12.0770079568), (0.1, 54.1253945622), (0.05, 659.382292375), (0.025, 97861.0090677)]
-)  # fmt: skip
+    ("temperature", "mean_time"),
+    [(0.25, 12.0770079568), (0.1, 54.1253945622), (0.05, 659.382292375), (0.025, 97861.0090677)],
+)
 def test_quartic_overdamped_table(temperature: float, mean_time: float) -> None:
     """E = x^4/4 - x^2/2: curvature 2 in the wells, -1 on top, barrier 1/4."""
     assert math.exp(-log_kramers(2.0, -1.0, 0.25, Overdamped(1 / temperature))) == pytest.approx(mean_time, rel=1e-11)
@@ -111,8 +112,8 @@ def test_separable_energy_reduces_to_one_dimension_and_rotation_changes_nothing(
         one = log_kramers(2.0, -1.0, 0.25, dynamics)
         for frame in (np.eye(3), q):
             rates = langer_rates(
-                dynamics, np.zeros(2), np.array([low, low]), np.array([0.25]), top[None], ((frame * top) @ frame.T)[None],
-                np.array([[0, 1]]),
+                dynamics, np.zeros(2), np.array([low, low]), np.array([0.25]), top[None],
+                ((frame * top) @ frame.T)[None], np.array([[0, 1]]),
             )  # fmt: skip
             np.testing.assert_allclose(rates.log_rates, one, rtol=1e-13)
     # Friction and mass of the harmonic directions do not matter without coupling.
@@ -212,7 +213,8 @@ def test_low_friction_is_flagged_where_the_formula_fails(temperature: float, gam
     dynamics, hessian = Underdamped(1 / temperature, gamma), np.array([[-1.0]])
     for hessians in (hessian[None], None):
         rates = langer_rates(
-            dynamics, np.zeros(2), np.array([[2.0], [2.0]]), np.array([0.25]), np.array([[-1.0]]), hessians, np.array([[0, 1]])
+            dynamics, np.zeros(2), np.full((2, 1), 2.0), np.array([0.25]), np.array([[-1.0]]), hessians,
+            np.array([[0, 1]]),
         )  # fmt: skip
         assert bool(rates.low_friction[0]) == (ratio < 0.8)
     assert reduced_energy_loss(dynamics, 0.25, hessian) == pytest.approx(rates.energy_loss[0, 0])
@@ -254,6 +256,7 @@ def published_energy(file: Path) -> Energy:
     state = torch.load(file, weights_only=True, map_location="cpu")
     prefix = "energy_landscape."
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    network = build("residual-mlp", {"dim": state["in_block.0.weight"].shape[1]})
+    dim = state["in_block.0.weight"].shape[1]
+    network = build("residual-mlp", {"dim": dim})
     network.load_state_dict(state)
-    return Energy(network.double().requires_grad_(False), network.dim)
+    return Energy(network.double().requires_grad_(False), dim)
