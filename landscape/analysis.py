@@ -1,0 +1,242 @@
+"""`analyze`: an energy in, an `Analysis` out. Calls the search, the sampling and the formulas in order; no numerics of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.dynamics import Dynamics, from_metadata
+from landscape.energy import Energy, as_energy
+from landscape.errors import UnsupportedError, UsageError
+from landscape.search import (
+    Catalogue,
+    MinimaResult,
+    MinimaSearch,
+    SaddleResult,
+    SaddleSearch,
+    StringOptions,
+    assign_basins,
+    find_minima,
+    find_saddles,
+    make_basins,
+)
+from landscape.search.driver import Status
+from landscape.search.starts import Box, Gaussian
+from landscape.search.stationary import StationaryPoints
+from landscape.store import Analysis, Sampled, SavedPaths, Saddles, States
+from landscape.weights import SampledResult, SampledWeights, lowest_saddles, sample_weights, sublevel_basins
+
+Progress = Callable[[str], None]
+SECTIONS = ("minima", "saddles", "paths", "weights")
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """Hyper-parameters of every step of `analyze`; the defaults are meant to be right for any energy.
+
+    seed : of all randomness. minima, saddles, paths, weights : of the steps; weights=None skips the sampled weights.
+    """
+
+    seed: int = 0
+    minima: MinimaSearch = field(default_factory=MinimaSearch)
+    saddles: SaddleSearch = field(default_factory=SaddleSearch)
+    paths: StringOptions = field(default_factory=StringOptions)
+    weights: SampledWeights | None = field(default_factory=SampledWeights)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
+
+    @staticmethod
+    def from_toml(path: str | Path) -> AnalysisConfig:
+        """Read a TOML file: `seed`, and the tables [minima], [saddles], [paths], [weights] with the fields of their classes.
+
+        [minima.box] low, high and [minima.gaussian] mean, standard_deviation give the starts; `weights = false` skips sampling.
+        UsageError for a file that cannot be read, an unknown name or a wrong value.
+        """
+        try:
+            with open(path, "rb") as file:
+                given = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"the config {path} cannot be read as TOML: {error}") from error
+        return _config(given, str(path))
+
+
+def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "seed" or (name == "weights" and value is False):
+            fields[name] = None if value is False else value
+        elif name not in SECTIONS or not isinstance(value, Mapping):
+            raise UsageError(f"{source}: unknown entry {name!r}; known: seed and the tables {', '.join(SECTIONS)}")
+    kinds: dict[str, Any] = {"minima": MinimaSearch, "saddles": SaddleSearch, "paths": StringOptions, "weights": SampledWeights}
+    for name, kind in kinds.items():
+        if name in given and name not in fields:
+            fields[name] = _section(kind, dict(given[name]), f"{source}: [{name}]")
+    return AnalysisConfig(**fields)
+
+
+def _section(kind: Any, given: dict[str, Any], where: str) -> Any:
+    starts = [key for key in ("box", "gaussian") if key in given] if kind is MinimaSearch else []
+    if len(starts) > 1:
+        raise UsageError(f"{where} takes a box or a gaussian, not both")
+    for key in starts:
+        inner = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(given.pop(key)).items()}
+        given["starts"] = _build(Box if key == "box" else Gaussian, inner, f"{where} {key}")
+    return _build(kind, given, where)
+
+
+def _build(kind: Any, given: dict[str, Any], where: str) -> Any:
+    known = [f.name for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(f.default_factory)]
+    plain = [name for name in known if name not in ("walk", "flow", "descent")]
+    unknown = sorted(set(given) - set(plain))
+    if unknown:
+        raise UsageError(f"{where} has no {unknown[0]!r}; known: {', '.join(plain)}")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise UsageError(f"{where} has a value of the wrong type: {error}") from error
+
+
+def analyze(
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
+    dynamics: Dynamics | None = None,
+    config: AnalysisConfig | None = None,
+    *,
+    dim: int | None = None,
+    origins: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """States, saddles, paths, rates, weights and network of an energy.
+
+    energy : an `Energy`, or any torch callable (n, d) -> (n,); dim is needed where the callable has no `dim`.
+    dynamics : by default from the energy's metadata, else overdamped with beta = gamma = 1. progress : called with texts.
+
+    Raises EnergyError for an unusable energy or one without a minimum, UnsupportedError for one with zero modes.
+    A search that did not converge says so in `diagnostics`.
+    """
+    energy = as_energy(energy, dim=dim)
+    config = config or AnalysisConfig()
+    report = progress or (lambda text: None)
+    if energy.zero_modes:
+        raise UnsupportedError(
+            f"{energy.source} has zero modes ({energy.zero_modes}): determinants and merging would be wrong; "
+            "energies with continuous symmetries are not supported yet"
+        )
+    if dynamics is None:
+        dynamics, origins = from_metadata(energy.metadata, energy.dim)
+    dynamics.gamma_vector(energy.dim), dynamics.mass_vector(energy.dim)  # lengths fit, before the search is paid for
+    generator = torch.Generator().manual_seed(config.seed)
+    catalogue = Catalogue(energy)
+    minima = find_minima(energy, config.minima, generator=generator, catalogue=catalogue, progress=report)
+    found = find_saddles(
+        energy, minima, config.saddles, paths=config.paths, generator=generator, catalogue=catalogue, progress=report
+    )
+    sampled, sample = None, None
+    if config.weights is not None:
+        sample = _sample(energy, found, dynamics.beta, config.weights, generator, report)
+        sampled = _sampled(sample, found)
+    return Analysis(
+        energy=_energy_record(energy),
+        dynamics=dynamics,
+        states=States(**_arrays(found.minima), hits=found.minima.hits),
+        saddles=Saddles(**_arrays(found.saddles), joins=found.joins),
+        paths=SavedPaths(
+            found.path_saddle, found.paths.images, found.paths.energy, found.paths.arclength,
+            found.paths.status == Status.CONVERGED,
+        ),
+        sampled=sampled,
+        diagnostics=_diagnostics(energy, minima, found, sample),
+        other_points=_other_points(found),
+        origins=dict(origins or {}),
+        config=_plain(dataclasses.asdict(config)),
+    )  # fmt: skip
+
+
+def _sample(
+    energy: Energy, found: SaddleResult, beta: float, config: SampledWeights, generator: torch.Generator, report: Progress
+) -> SampledResult:
+    basins = make_basins(energy, found.minima.x, generator)
+    return sample_weights(
+        energy, found.minima.x, found.minima.hessian, beta, lambda points: assign_basins(energy, points, basins),
+        config, generator, report,
+    )  # fmt: skip
+
+
+def _sampled(sample: SampledResult, found: SaddleResult) -> Sampled | None:
+    if sample.weights is None or sample.standard_errors is None:
+        return None
+    ceilings = lowest_saddles(len(found.minima), found.joins, found.saddles.energy)
+    cores = sublevel_basins(sample.chains, ceilings)
+    return Sampled(
+        sample.weights, sample.standard_errors, sample.unassigned, cores.mass, cores.standard_errors, cores.ceilings
+    )
+
+
+def _arrays(points: StationaryPoints) -> dict[str, Any]:
+    return {
+        "x": points.x, "energy": points.energy, "eigenvalues": points.eigenvalues, "hessian": points.hessian,
+        "gradient_norm": points.gradient_norm,
+    }  # fmt: skip
+
+
+def _energy_record(energy: Energy) -> dict[str, Any]:
+    units = {name: energy.metadata[name] for name in ("units", "time_unit") if name in energy.metadata}
+    return {
+        "source": energy.source, "sha256": energy.sha256, "dim": energy.dim,
+        "dtype": str(energy.dtype).removeprefix("torch."), "evaluations": energy.evaluations.as_dict(), **units,
+    }  # fmt: skip
+
+
+def _diagnostics(
+    energy: Energy, minima: MinimaResult, found: SaddleResult, sample: SampledResult | None
+) -> dict[str, Any]:
+    warnings = [*energy.notes, *minima.warnings, *found.warnings]
+    if len(found.degenerate):
+        warnings.append(
+            f"{len(found.degenerate)} degenerate stationary points (a Hessian eigenvalue below 1e-6 of the largest): "
+            "listed under other_points, without harmonic weight or rate"
+        )
+    rough = int((found.paths.status != Status.CONVERGED).sum())
+    if rough:
+        warnings.append(f"{rough} of {len(found.paths.status)} paths did not settle to the tolerance; saddles and rates do not depend on them")
+    sampling_done = True
+    if sample is not None:
+        warnings += sample.warnings
+        sampling_done = sample.weights is None or sample.converged
+    starts = {status.name.lower(): int((minima.start_status == status).sum()) for status in Status}
+    return {
+        "index_counts": {str(index): count for index, count in found.index_counts.items()},
+        "morse_sum": {"value": found.morse_sum, "expected": found.expected},
+        "converged": bool(minima.converged and found.complete and sampling_done),
+        "warnings": warnings,
+        "starts": {name: count for name, count in starts.items() if count},
+        "search_region": {"center": minima.center.tolist(), "half_width": float(minima.radius)},
+        "saddle_rounds": found.rounds,
+    }
+
+
+def _other_points(found: SaddleResult) -> tuple[dict[str, Any], ...]:
+    rows = []
+    for points, kind in ((found.higher, "higher index"), (found.degenerate, "degenerate")):
+        for k in range(len(points)):
+            rows.append({
+                "kind": kind, "index": int(points.index[k]), "x": points.x[k].tolist(), "energy": float(points.energy[k]),
+                "hessian_eigenvalues": points.eigenvalues[k].tolist(), "gradient_norm": float(points.gradient_norm[k]),
+            })  # fmt: skip
+    return tuple(rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"shape": list(value.shape)}  # given starts are data, not a parameter
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
