@@ -1,1 +1,60 @@
-"""learned-landscape: states, weights, paths and rates of any learned energy function."""
+"""learned-landscape: states, weights, paths and rates of any learned energy function.
+
+Public names are imported on first use (PEP 562), so that `import landscape`, and with it `landscape --help`,
+does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.analysis import Analysis, AnalysisConfig, analyze
+    from landscape.dynamics import Overdamped, Underdamped, from_metadata
+    from landscape.energy import Energy, as_energy, load_energy, save_energy
+    from landscape.network import TransitionNetwork
+    from landscape.search import assign_basins, find_minima, find_saddles, mountain_pass, string_method
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Analysis",
+    "AnalysisConfig",
+    "Energy",
+    "Overdamped",
+    "TransitionNetwork",
+    "Underdamped",
+    "__version__",
+    "analyze",
+    "as_energy",
+    "assign_basins",
+    "find_minima",
+    "find_saddles",
+    "from_metadata",
+    "load_energy",
+    "mountain_pass",
+    "save_energy",
+    "string_method",
+]
+
+_HOMES = {
+    "landscape.analysis": ("Analysis", "AnalysisConfig", "analyze"),
+    "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
+    "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
+    "landscape.network": ("TransitionNetwork",),
+    "landscape.search": ("assign_basins", "find_minima", "find_saddles", "mountain_pass", "string_method"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,193 @@
+"""The command `nld`: arguments in, tables out; no numerics. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from landscape import __version__
+from landscape.errors import LandscapeError, UsageError
+
+if TYPE_CHECKING:
+    from nld_models.data import SequenceData
+
+DATA_EPILOG = """\
+files:
+  .npy   one array (sequences, time, channels); shorter sequences end in NaN frames
+  .npz   that array as `sequences`, with `lengths` and `labels` if there are any,
+         or one array (time, channels) a sequence: numpy.savez(file, *sequences)
+  .csv   one frame a row; columns `sequence`, `time` and `label` are understood, all others are channels
+
+examples:
+  nld data 1 --noise hard -o train.npz
+  nld data 2 --split test --seed 7 -o test.npz
+  nld data recordings.csv
+"""
+# Flags that make no sense when a file is described.
+MAKING = ("noise", "split", "seed", "emission_seed", "sequences", "length", "output")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or data, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        document, text = _data(arguments)
+    except LandscapeError as error:
+        print(f"nld {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"nld {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        print(f"nld {arguments.command}: not enough memory ({error}); ask for less", file=sys.stderr)
+        return 1
+    print(json.dumps(document, indent=1, allow_nan=False) if arguments.json else text)
+    return 0
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="nld", description="Neural Langevin Dynamics: train energies from sequences.")
+    parser.add_argument("--version", action="version", version=f"learned-landscape {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    data = commands.add_parser(
+        "data",
+        help="make the published data sets, or check a file of your own",
+        description="Make the data of the NLD paper's experiment 1 or 2 (walks on a three-state Markov chain seen "
+        "through 15 Gaussian channels, with true states), or read a file of sequences and say what is in it.",
+        epilog=DATA_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data.add_argument("source", metavar="1|2|FILE", help="experiment 1 or 2, or a file (./1 for a file called 1)")
+    data.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write the sequences here (experiments)")
+    data.add_argument("--force", action="store_true", help="replace FILE.npz if it exists")
+    data.add_argument("--noise", choices=("easy", "medium", "hard"), help="standard deviation .35, .5 (default) or .7")
+    data.add_argument("--split", choices=("train", "test"), help="independent walks of the same chain (default train)")
+    data.add_argument("--seed", type=_natural, help="of the walks and their noise (default 0)")
+    data.add_argument("--emission-seed", type=_natural, help="of the means and covariances (default 0)")
+    data.add_argument("--sequences", type=_natural, metavar="N", help="default 6000 (train), 500 (test)")
+    data.add_argument("--length", type=_natural, metavar="T", help="frames; default 200, test of experiment 1: 500")
+    data.add_argument(
+        "--missing", choices=("mask", "refuse"), help="of a file: count (default) or refuse missing values"
+    )
+    data.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or larger, got {text!r}")
+    return int(text)
+
+
+def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The document and the text of `nld data`."""
+    if arguments.source in ("1", "2"):
+        if arguments.missing is not None:
+            raise UsageError("--missing is for files; the experiments have no missing values")
+        return _make_experiment(arguments)
+    given = [name for name in MAKING if getattr(arguments, name) is not None]
+    if given or arguments.force:
+        flag = (given or ["force"])[0].replace("_", "-")
+        raise UsageError(f"--{flag} is for experiments 1 and 2; {arguments.source} is taken for a file to describe")
+    return _describe_file(arguments.source, arguments.missing or "mask")
+
+
+def _make_experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from nld_models.paper_chains import NOISE, accuracy_limits, experiment, sample_experiment
+    from nld_models.sequence_files import save_sequences
+
+    number, output = int(arguments.source), arguments.output
+    noise, split = arguments.noise or "medium", arguments.split or "train"
+    seed, emission_seed = arguments.seed or 0, arguments.emission_seed or 0
+    if output is not None and output.exists() and not arguments.force:
+        raise UsageError(f"{output} exists; name another file, or replace it with --force")
+    model = experiment(number, noise, emission_seed)
+    data = sample_experiment(model, number, split, seed, arguments.sequences, arguments.length)
+    settings = {"experiment": number, "noise": noise, "split": split, "seed": seed, "emission_seed": emission_seed}
+    if output is not None:
+        chain = {name: getattr(model, name) for name in ("transition", "means", "covariances", "start")}
+        save_sequences(output, data, {**settings, "noise_sd": NOISE[noise], **chain})
+    limits = accuracy_limits(model, data)
+    document = {
+        **settings,
+        **_summary(data),
+        "accuracy_limits": asdict(limits),
+        "file": None if output is None else str(output),
+    }
+    lines = [
+        f"experiment {number}, {noise} noise (standard deviation {NOISE[noise]:g}), {split}, "
+        f"seed {seed}, emission seed {emission_seed}",
+        *_size_lines(data),
+        "accuracy in %: "
+        f"best from one frame {100 * limits.frame:.2f}, "
+        f"exact filter (past and present) {100 * limits.filter:.2f}, "
+        f"exact smoother (whole sequence) {100 * limits.smoother:.2f}",
+        "not written; add -o FILE.npz to keep them" if output is None else f"written to {output}",
+    ]
+    return document, "\n".join(lines)
+
+
+def _describe_file(source: str, missing: Any) -> tuple[dict[str, Any], str]:
+    from nld_models.sequence_files import load_sequences
+
+    data = load_sequences(source, missing)
+    # A model trains on standardised channels, so this also refuses a channel that is empty or constant.
+    standardised = data.standardise()
+    observed = [data.values[:, :, k][data.mask[:, :, k]] for k in range(data.n_channels)]
+    channels = [
+        {"mean": float(mean), "sd": float(sd), "min": float(x.min()), "max": float(x.max()), "observed": len(x)}
+        for mean, sd, x in zip(standardised.mean, standardised.scale, observed, strict=True)
+    ]
+    table = [f"{'channel':>7} {'mean':>12} {'sd':>12} {'min':>12} {'max':>12} {'observed':>9}"]
+    for k, row in enumerate(channels):
+        numbers = " ".join(f"{row[name]:12.5g}" for name in ("mean", "sd", "min", "max"))
+        table.append(f"{k:7d} {numbers} {row['observed']:9,}")
+    document = {"file": source, **_summary(data), "channels": channels}
+    return document, "\n".join([source, *_size_lines(data), *table])
+
+
+def _summary(data: SequenceData) -> dict[str, Any]:
+    return {
+        "n_sequences": len(data),
+        "n_channels": data.n_channels,
+        "lengths": {"min": int(data.lengths.min()), "max": int(data.lengths.max()), "total": int(data.lengths.sum())},
+        "missing_values": data.n_missing,
+        "label_frames": _label_frames(data),
+    }
+
+
+def _size_lines(data: SequenceData) -> list[str]:
+    shortest, longest, frames = data.lengths.min(), data.lengths.max(), int(data.lengths.sum())
+    length = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    lines = [f"{len(data):,} sequences of {length} frames ({frames:,} in all), {data.n_channels} channels"]
+    total = frames * data.n_channels
+    lines.append(f"missing values: {data.n_missing:,} of {total:,} ({100 * data.n_missing / total:.2g} %)")
+    labels = _label_frames(data)
+    if labels is not None:
+        shares = ", ".join(f"{label}: {100 * count / frames:.1f} %" for label, count in labels.items())
+        lines.append(f"frames by true state: {shares}")
+    return lines
+
+
+def _label_frames(data: SequenceData) -> dict[str, int] | None:
+    """Number of frames with each label; "unknown" those without."""
+    import numpy as np
+
+    if data.labels is None:
+        return None
+    labels, counts = np.unique(data.labels[data.frames], return_counts=True)
+    return {"unknown" if k < 0 else str(k): int(count) for k, count in zip(labels, counts, strict=True)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

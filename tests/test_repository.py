@@ -1,0 +1,148 @@
+"""The house rules that can be checked: import order, light imports, one set of commands in README and CI."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# A module of `landscape` imports only from its left.
+ORDER = (
+    "errors energy dynamics sampling search rates weights network analysis store plots report cli".split()  # noqa: SIM905
+)
+HEAVY = ("torch", "sklearn", "matplotlib", "torchsde")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module a file imports, absolute, whether at the top, in a function or for type checking."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*parent, *([node.module] if node.module else [])])
+            # `from landscape import energy` imports a room; `from landscape.energy import Energy` stays in it.
+            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "landscape" else {module}
+    return names
+
+
+def room(module: str) -> str:
+    """The second part of a dotted name: "search" of landscape.search.minima."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def test_the_walk_over_imports_sees_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "landscape" / "search").mkdir(parents=True)
+    source = tmp_path / "landscape" / "search" / "x.py"
+    source.write_text(
+        "import torchsde\nfrom landscape import rates\nfrom landscape.cli import main\n"
+        "def f():\n    from ..weights import w\n    from . import flow\n    import nld_models.data as d\n"
+    )
+    assert imported(source) == {
+        *("torchsde", "landscape.rates", "landscape.cli", "landscape.weights", "landscape.search", "nld_models.data")
+    }
+
+
+@pytest.mark.parametrize("path", sources("landscape"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_landscape_imports_from_the_left_only(path: Path) -> None:
+    here = path.relative_to(ROOT / "landscape").with_suffix("").parts[0]
+    modules = imported(path)
+    assert not {m for m in modules if m.split(".")[0] in ("nld_models", "torchsde")}
+    if here == "__init__":
+        # The front door names every room, for type checkers alone: see the test of what an import brings in.
+        return
+    assert here in ORDER, f"give {here} a place in the import order"
+    rooms = {room(m) for m in modules if m.split(".")[0] == "landscape"} - {here, ""}
+    # The version is not a room: anyone may read it.
+    rooms.discard("__version__")
+    assert not rooms - set(ORDER[: ORDER.index(here)]), f"{here} imports from its right"
+
+
+@pytest.mark.parametrize("path", sources("nld_models"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_packages_meet_in_few_places(path: Path) -> None:
+    """nld_models takes errors and architectures from landscape; its adapter alone may use the rest."""
+    modules = {m for m in imported(path) if m.split(".")[0] == "landscape"}
+    if path.stem != "landscape_adapter":
+        assert modules <= {"landscape.errors", "landscape.energy.architectures", "landscape.__version__"}
+    if path.stem != "sde":
+        assert "torchsde" not in imported(path)
+
+
+def test_no_room_for_odds_and_ends() -> None:
+    names = {path.stem for package in ("landscape", "nld_models") for path in (ROOT / package).rglob("*")}
+    assert not names & {"utils", "util", "common", "helpers", "helper", "misc"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Heavy packages in memory after running `code` in a fresh interpreter."""
+    report = f"import sys\n{code}\nprint('loaded', *[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_heavy_imports_are_noticed() -> None:
+    assert loaded_after("import torch") == {"torch"}
+
+
+@pytest.mark.parametrize("script", sorted(PROJECT["scripts"]))
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_answers_at_once(script: str, flag: str) -> None:
+    module, function = PROJECT["scripts"][script].split(":")
+    call = f"try:\n    main(['{flag}'])\nexcept SystemExit as leaving:\n    assert not leaving.code"
+    assert loaded_after(f"from {module} import {function} as main\n{call}") == set()
+
+
+def test_import_landscape_is_light() -> None:
+    assert loaded_after("import landscape\nassert 'analyze' in dir(landscape) and landscape.__version__") == set()
+
+
+def test_public_names_are_there() -> None:
+    import landscape
+
+    for name in landscape.__all__:
+        assert getattr(landscape, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = landscape.no_such_name
+
+
+def install_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("python3 -m venv")]
+
+
+def test_readme_has_one_line_to_run_and_one_to_test() -> None:
+    run, test = install_lines((ROOT / "README.md").read_text())
+    assert ".venv/bin/landscape analyze" in run and test.endswith(".venv/bin/python -m pytest")
+    assert install_lines((ROOT / ".ci" / "run").read_text()) == [test]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+            assert "://" in target or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_everything_that_is_installed_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    assert {re.split(r"[<>=\[; ]", name)[0].lower() for name in wanted} <= pinned
+    assert "torch==2.13.0" in pins
