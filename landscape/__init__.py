@@ -10,11 +10,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landscape.analysis import Analysis, AnalysisConfig, analyze
+    from landscape.analysis import AnalysisConfig, analyze
     from landscape.dynamics import Overdamped, Underdamped, from_metadata
     from landscape.energy import Energy, as_energy, load_energy, save_energy
     from landscape.network import TransitionNetwork
-    from landscape.search import assign_basins, find_minima, find_saddles, mountain_pass, string_method
+    from landscape.search import (
+        assign_basins,
+        find_minima,
+        find_saddles,
+        make_basins,
+        mountain_pass,
+        string_method,
+    )
+    from landscape.store import Analysis
 
 __version__ = "0.1.0"
 
@@ -33,17 +41,26 @@ __all__ = [
     "find_saddles",
     "from_metadata",
     "load_energy",
+    "make_basins",
     "mountain_pass",
     "save_energy",
     "string_method",
 ]
 
 _HOMES = {
-    "landscape.analysis": ("Analysis", "AnalysisConfig", "analyze"),
+    "landscape.analysis": ("AnalysisConfig", "analyze"),
     "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
     "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
     "landscape.network": ("TransitionNetwork",),
-    "landscape.search": ("assign_basins", "find_minima", "find_saddles", "mountain_pass", "string_method"),
+    "landscape.search": (
+        "assign_basins",
+        "find_minima",
+        "find_saddles",
+        "make_basins",
+        "mountain_pass",
+        "string_method",
+    ),
+    "landscape.store": ("Analysis",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module of `landscape` imports only from its left.
 ORDER = (
-    "errors energy dynamics sampling search rates weights network analysis store plots report cli".split()  # noqa: SIM905
+    "errors energy dynamics sampling search rates weights network store analysis tables plots report cli".split()  # noqa: SIM905
 )
 HEAVY = ("torch", "sklearn", "matplotlib", "torchsde")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
