@@ -56,11 +56,12 @@ def experiment(number: int, noise: str = "medium", emission_seed: int = 0) -> Ma
     if noise not in NOISE:
         raise DataError(f"noise must be one of {', '.join(NOISE)}, got {noise!r}")
     rng = np.random.default_rng(_seed("emission_seed", emission_seed))
+    low, high = np.log(EIGENVALUE_RANGE)
     plane = np.linalg.qr(rng.standard_normal((N_CHANNELS, 2)))[0]
     covariances = []
     for _ in TRANSITIONS[number]:
         rotation = np.linalg.qr(rng.standard_normal((N_CHANNELS, N_CHANNELS)))[0]
-        eigenvalues = np.exp(rng.uniform(*np.log(EIGENVALUE_RANGE), N_CHANNELS))
+        eigenvalues = np.exp(rng.uniform(low, high, N_CHANNELS))
         covariances.append((rotation * (eigenvalues / eigenvalues.mean())) @ rotation.T)
     return MarkovEmissionModel(
         transition=np.array(TRANSITIONS[number]),
@@ -107,12 +108,13 @@ class AccuracyLimits:
 
 def accuracy_limits(model: MarkovEmissionModel, data: SequenceData) -> AccuracyLimits:
     """The best any labelling of `data` (labelled, in the units of `model`) can do."""
-    if data.labels is None:
+    labels = data.labels
+    if labels is None:
         raise DataError("accuracy needs the true states, and these data have no labels")
-    known = data.labels >= 0
+    known = labels >= 0
 
     def accuracy(log_posterior: np.ndarray) -> float:
-        return float(np.mean(log_posterior.argmax(2)[known] == data.labels[known]))
+        return float(np.mean(log_posterior.argmax(2)[known] == labels[known]))
 
     return AccuracyLimits(
         frame=accuracy(model.log_frame_posterior(data.values, data.mask)),

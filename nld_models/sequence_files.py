@@ -14,8 +14,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import zipfile
-import zlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,6 @@ import numpy as np
 from nld_models.data import DataError, Missing, SequenceData
 
 FORMATS = (".npy", ".npz", ".csv")
-UNREADABLE = (
-    ValueError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    csv.Error,
-)
 MISSING_WORDS = ("", "nan", "na")
 # Times are printed decimals: a gap may be off a whole number of steps by this much of a step.
 STEP_TOLERANCE = 1e-3
@@ -60,9 +49,8 @@ def load_sequences(path: str | Path, missing: Missing = "refuse") -> SequenceDat
         raise DataError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file in UTF-8") from None
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a readable {path.suffix} file of numbers ({reason})") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable .csv file ({error})") from None
 
 
 def save_sequences(path: str | Path, data: SequenceData, parameters: Mapping[str, Any] | None = None) -> None:
@@ -71,7 +59,7 @@ def save_sequences(path: str | Path, data: SequenceData, parameters: Mapping[str
     Written beside its place and renamed, so that an interrupted run leaves no half of a file.
     """
     path = Path(path)
-    arrays = {"sequences": data.original_values(), "lengths": data.lengths}
+    arrays: dict[str, Any] = {"sequences": data.original_values(), "lengths": data.lengths}
     if data.labels is not None:
         arrays["labels"] = data.labels
     if path.suffix.lower() != ".npz":
@@ -79,7 +67,7 @@ def save_sequences(path: str | Path, data: SequenceData, parameters: Mapping[str
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **arrays, **(parameters or {}))
+            np.savez(file, **(arrays | dict(parameters or {})))
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
@@ -89,20 +77,16 @@ def save_sequences(path: str | Path, data: SequenceData, parameters: Mapping[str
 
 
 def _read_npy(path: Path, missing: Missing) -> SequenceData:
-    with open(path, "rb") as file:
-        array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
+    array = _load_arrays(path)
+    if isinstance(array, dict):
         raise DataError("this is a .npz file under another name; rename it")
     return SequenceData.from_padded(array, missing=missing)
 
 
 def _read_npz(path: Path, missing: Missing) -> SequenceData:
-    # Opened here, because numpy leaves a file open that turns out to be no archive.
-    with open(path, "rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError("this is a .npy file under another name; rename it")
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = _load_arrays(path)
+    if not isinstance(arrays, dict):
+        raise DataError("this is a .npy file under another name; rename it")
     whole = "sequences" if "sequences" in arrays else next(iter(arrays), "")
     if whole == "sequences" or (len(arrays) == 1 and arrays[whole].ndim == 3):
         return SequenceData.from_padded(arrays[whole], arrays.get("lengths"), arrays.get("labels"), missing)
@@ -113,6 +97,20 @@ def _read_npz(path: Path, missing: Missing) -> SequenceData:
             f"found {shapes}"
         )
     return SequenceData.from_sequences(list(arrays.values()), missing=missing)
+
+
+def _load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """What numpy reads: one array, or an archive's arrays by name; never a pickle."""
+    # Opened here, because numpy leaves a file open that turns out to be no archive.
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        except Exception as error:
+            # Damaged bytes reach the parsers of zip, zlib, headers and Python literals, each with errors of its own.
+            reason = " ".join(str(error).split())
+            raise DataError(f"not a readable {path.suffix} file of numbers ({reason})") from None
 
 
 def _read_csv(path: Path, missing: Missing) -> SequenceData:
