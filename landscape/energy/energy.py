@@ -21,8 +21,9 @@ HESSIAN_CHUNK = 4096
 # Below this many rows of (point, direction) a Hessian is one product over repeated points:
 # the cost is then call overhead, and d backward passes pay it d times.
 REPEATED_POINTS = 400
-# Step of the gradient differences that stand in for a missing second derivative, relative to 1 + |x|.
-DIFFERENCE_STEP = 1e-5
+# Step of the gradient differences that stand in for a missing second derivative, relative to 1 + |x|: about the cube
+# root of the rounding unit.
+DIFFERENCE_STEP = {torch.float64: 1e-5, torch.float32: 5e-3}
 
 
 @dataclass
@@ -45,12 +46,17 @@ class Evaluations:
         return self.value + self.gradient + 2 * self.hvp + 2 * dim * self.hessian
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class Energy:
     """An energy E: R^d -> R, evaluated on batches.
 
     Every method takes points of shape (n, d). Numpy arrays in give numpy arrays out; torch tensors in give
-    tensors out (detached), which is what the batched loops of this package use. Rows are independent: row k of the answer
-    depends on row k of the points only. The energy is in units of its own; results depend on beta * E.
+    tensors out (detached), which is what the batched loops of this package use. Rows are independent: row k of the
+    answer depends on row k of the points only. The energy is in units of its own; results depend on beta * E.
 
     Parameters
     ----------
@@ -104,8 +110,11 @@ class Energy:
         """E(x): (n, d) -> (n,)."""
         points = self._points(x)
         self.evaluations.value += len(points)
-        with torch.set_grad_enabled(self.value_needs_grad):
-            parts = [self._apply(part).detach() for part in points.split(GRADIENT_CHUNK)]
+        if self.value_needs_grad:
+            parts = [self._graph(part)[1].detach() for part in points.split(GRADIENT_CHUNK)]
+        else:
+            with torch.no_grad():
+                parts = [self._apply(part) for part in points.split(GRADIENT_CHUNK)]
         return self._like(x, torch.cat(parts))
 
     def gradient(self, x: Array) -> Array:
@@ -168,11 +177,11 @@ class Energy:
         length = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
         size = torch.linalg.vector_norm(points, dim=1, keepdim=True)
         unit = directions / length.clamp_min(torch.finfo(points.dtype).tiny)
-        step = DIFFERENCE_STEP * (1 + size) * unit
-        ends = torch.cat([points + step, points - step])
+        step = DIFFERENCE_STEP.get(points.dtype, 1e-5) * (1 + size)
+        ends = torch.cat([points + step * unit, points - step * unit])
         leaf, value = self._graph(ends)
         forward, backward = _derivative(value.sum(), leaf).chunk(2)
-        return (forward - backward) * length / (2 * DIFFERENCE_STEP * (1 + size))
+        return (forward - backward) * length / (2 * step)
 
     def _graph(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = points.detach().clone().requires_grad_(True)
@@ -180,36 +189,51 @@ class Energy:
             return leaf, self._apply(leaf)
 
     def _apply(self, points: torch.Tensor) -> torch.Tensor:
+        n = len(points)
+        if n == 0:  # many networks cannot take an empty batch
+            return points.new_zeros(0)
         value = self.function(points)
         if not isinstance(value, torch.Tensor):
             raise EnergyError(
                 f"an energy returns a torch tensor, but {self.source} returned {type(value).__name__}; "
                 "compute it with torch, so that it can be differentiated"
             )
-        n = len(points)
-        if value.shape == (n, 1):
-            value = value[:, 0]
+        if value.shape == (n, 1) or (n == 1 and value.ndim == 0):
+            value = value.reshape(n)
         if value.shape != (n,):
             raise EnergyError(
                 f"an energy maps points of shape (n, {self.dim}) to (n,) or (n, 1), but {self.source} "
-                f"mapped {tuple(points.shape)} to {tuple(value.shape)}; return one number a row"
+                f"mapped {tuple(points.shape)} to {tuple(value.shape)}; return one number a row "
+                "(torch.vmap makes a batched function of one for single points)"
             )
         return value
 
     def _points(self, x: Array) -> torch.Tensor:
-        points = torch.as_tensor(x, dtype=self.dtype, device=self.device)
+        if isinstance(x, torch.Tensor):
+            points = x.detach().to(dtype=self.dtype, device=self.device)
+        else:
+            try:
+                # an own copy in C order: torch cannot take read-only or reversed views
+                copied = torch.from_numpy(np.array(x, dtype=np.float64, order="C"))
+            except (TypeError, ValueError) as error:
+                raise EnergyError(f"points are an array of numbers of shape (n, {self.dim}): {error}") from error
+            points = copied.to(dtype=self.dtype, device=self.device)
         if points.ndim != 2 or points.shape[1] != self.dim:
             raise EnergyError(f"points have shape (n, {self.dim}) for this energy, not {tuple(points.shape)}")
-        return points.detach()
+        return points
 
     @staticmethod
     def _like(x: Array, result: torch.Tensor) -> Array:
-        return result if isinstance(x, torch.Tensor) else result.cpu().numpy()  # type: ignore[return-value]
+        return result if isinstance(x, torch.Tensor) else result.cpu().numpy()
 
 
-def _derivative(total: torch.Tensor, leaf: torch.Tensor, **options: bool) -> torch.Tensor:
+def _derivative(
+    total: torch.Tensor, leaf: torch.Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
+) -> torch.Tensor:
     """d total / d leaf; zero where the total does not depend on the leaf (a linear or constant energy)."""
     if not total.requires_grad:
         return torch.zeros_like(leaf)
-    (result,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True, **options)
+    (result,) = torch.autograd.grad(
+        total, leaf, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+    )
     return result
