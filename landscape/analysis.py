@@ -30,7 +30,7 @@ from landscape.search import (
 from landscape.search.driver import Status
 from landscape.search.starts import Box, Gaussian
 from landscape.search.stationary import StationaryPoints
-from landscape.store import Analysis, Sampled, SavedPaths, Saddles, States
+from landscape.store import Analysis, Saddles, Sampled, SavedPaths, States, source_file
 from landscape.weights import SampledResult, SampledWeights, lowest_saddles, sample_weights, sublevel_basins
 
 Progress = Callable[[str], None]
@@ -64,7 +64,7 @@ class AnalysisConfig:
         try:
             with open(path, "rb") as file:
                 given = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"the config {path} cannot be read as TOML: {error}") from error
         return _config(given, str(path))
 
@@ -144,7 +144,7 @@ def analyze(
         sample = _sample(energy, found, dynamics.beta, config.weights, generator, report)
         sampled = _sampled(sample, found)
     return Analysis(
-        energy=_energy_record(energy),
+        energy=energy_record(energy),
         dynamics=dynamics,
         states=States(**_arrays(found.minima), hits=found.minima.hits),
         saddles=Saddles(**_arrays(found.saddles), joins=found.joins),
@@ -187,10 +187,13 @@ def _arrays(points: StationaryPoints) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _energy_record(energy: Energy) -> dict[str, Any]:
+def energy_record(energy: Energy) -> dict[str, Any]:
+    """What an analysis remembers of its energy; `path` is the absolute path of its file, if it has one."""
+    file = source_file(energy.source)
     units = {name: energy.metadata[name] for name in ("units", "time_unit") if name in energy.metadata}
     return {
-        "source": energy.source, "sha256": energy.sha256, "dim": energy.dim,
+        "source": energy.source, "path": None if file is None else str(file.resolve()), "sha256": energy.sha256,
+        "dim": energy.dim,
         "dtype": str(energy.dtype).removeprefix("torch."), "evaluations": energy.evaluations.as_dict(), **units,
     }  # fmt: skip
 

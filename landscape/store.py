@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +28,7 @@ from landscape.weights import second_order, zeroth_order
 FORMAT, VERSION = "learned-landscape/analysis", 1
 DOCUMENT = "analysis.json"
 FILES = (DOCUMENT, "states.csv", "transitions.csv", "network.graphml")
+STAGING = ".landscape-"  # names of folders in which files wait until all of them are whole
 MAX_HESSIAN_DIM = 200  # above it Hessians are not saved
 LOW_BARRIER = 5.0  # reduced barriers below this make asymptotic rates doubtful
 
@@ -143,10 +147,17 @@ class Analysis:
     def with_dynamics(self, dynamics: Dynamics, origins: Mapping[str, str] | None = None) -> Analysis:
         """The same landscape at other parameters: rates and harmonic weights anew, no new search.
 
-        Sampled weights belong to the beta they were drawn at and are dropped at another one.
+        Sampled weights belong to the beta they were drawn at; at another one they are dropped, with a warning.
         """
-        kept = self.sampled if dynamics.beta == self.dynamics.beta else None
-        return replace(self, dynamics=dynamics, origins=dict(origins or {}), sampled=kept)
+        changed = replace(self, dynamics=dynamics, origins=dict(origins or {}))
+        if self.sampled is None or dynamics.beta == self.dynamics.beta:
+            return changed
+        warning = (
+            f"the sampled weights were drawn at beta = {self.dynamics.beta:g} and say nothing about "
+            f"beta = {dynamics.beta:g}: they are left out; analyse at that beta to sample them"
+        )
+        diagnostics = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], warning]}
+        return replace(changed, sampled=None, diagnostics=diagnostics)
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document: plain Python data without NaN or infinity. Plain numbers are exp of the logs, null where
@@ -167,22 +178,29 @@ class Analysis:
             raise UsageError(f"this is not a complete analysis ({type(error).__name__}: {error}); analyse again") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write analysis.json, states.csv, transitions.csv and network.graphml, each under a temporary name, then renamed.
+        """Write analysis.json, states.csv, transitions.csv and network.graphml.
 
-        analysis.json comes last: a folder that has it is complete. UsageError where the folder cannot be written.
+        All are written to a folder inside this one first, then renamed, analysis.json last: a folder that has it is
+        complete, and files of an earlier analysis stay until then. UsageError where the folder cannot be written.
         """
         folder = Path(folder)
+        text = json.dumps(self.to_document(), allow_nan=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+            export_network(self.network, "graphml", staging / "network.graphml")
+            replace_files({
+                staging / "states.csv": csv_bytes(states_table(self.network)),
+                staging / "transitions.csv": csv_bytes(transitions_table(self.network), TRANSITION_COLUMNS),
+                staging / DOCUMENT: text.encode(),
+            })  # fmt: skip
+            for name in reversed(FILES):
+                os.replace(staging / name, folder / name)
         except OSError as error:
-            raise UsageError(f"cannot make the folder {folder} ({error.strerror}): choose another with --out") from error
-        text = json.dumps(self.to_document(), allow_nan=False)
-        export_network(self.network, "graphml", folder / "network.graphml")
-        replace_files({
-            folder / "states.csv": csv_bytes(states_table(self.network)),
-            folder / "transitions.csv": csv_bytes(transitions_table(self.network), TRANSITION_COLUMNS),
-        })  # fmt: skip
-        replace_files({folder / DOCUMENT: text.encode()})
+            raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another with --out") from error
+        finally:
+            for leftover in folder.glob(f"{STAGING}*"):  # ours, and that of a run that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
 
     @staticmethod
     def load(folder: str | Path) -> Analysis:
@@ -259,17 +277,30 @@ def _point(points: States | Saddles, k: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def dynamics_record(dynamics: Dynamics, dim: int, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Kind, beta, gamma and mass as plain data, one number a coordinate, and where each came from."""
+    mass = dynamics.mass_vector(dim)
+    return {
+        "kind": dynamics.kind, "beta": float(dynamics.beta), "gamma": dynamics.gamma_vector(dim).tolist(),
+        "mass": None if mass is None else mass.tolist(), "origins": dict(origins),
+    }  # fmt: skip
+
+
+def source_file(source: str) -> Path | None:
+    """The file that holds an energy named `source` (FILE, or FILE:NAME for code), None if there is no such file."""
+    for name in (source, source.rpartition(":")[0]):
+        if name and not source.startswith("potential:") and Path(name).is_file():
+            return Path(name)
+    return None
+
+
 def _document(analysis: Analysis) -> dict[str, Any]:
-    network, dynamics, d = analysis.network, analysis.dynamics, analysis.dim
-    mass = dynamics.mass_vector(d)
+    network = analysis.network
     return {
         "format": FORMAT,
         "version": VERSION,
         "energy": dict(analysis.energy),
-        "dynamics": {
-            "kind": dynamics.kind, "beta": float(dynamics.beta), "gamma": dynamics.gamma_vector(d).tolist(),
-            "mass": None if mass is None else mass.tolist(), "origins": dict(analysis.origins),
-        },
+        "dynamics": dynamics_record(analysis.dynamics, analysis.dim, analysis.origins),
         "states": [_state(analysis, k) for k in range(network.n_states)],
         "saddles": [_saddle(analysis, k) for k in range(network.n_saddles)],
         "paths": [
@@ -319,12 +350,14 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
 
 def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
     log_rates, joins = analysis.rates.log_rates[k], analysis.saddles.joins[k].tolist()
+    reduced = analysis.dynamics.beta * analysis.network.barriers[k]
     return _point(analysis.saddles, k) | {
         "joins": [end if end >= 0 else None for end in joins],
         "unstable_rate": exp_or_none(analysis.rates.log_unstable_rate[k]),
         "rates": [exp_or_none(value) for value in log_rates],
         "log_rates": _numbers(log_rates),
         "low_friction": bool(analysis.rates.low_friction[k]),
+        "low_barrier": bool(analysis.network.counted[k] and reduced.min() < LOW_BARRIER),
     }
 
 
