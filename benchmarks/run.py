@@ -126,7 +126,9 @@ def main() -> None:
         )
     models = analysis_rows()
     for row in models:
-        print(f"landscape analyze {row['model']} (d = {row['dim']}): {row['seconds']:.1f} s, {row['states']} states, {row['saddles']} saddles")
+        print(
+            f"landscape analyze {row['model']} (d = {row['dim']}): {row['seconds']:.1f} s, {row['states']} states, {row['saddles']} saddles"
+        )
     if not models:
         print("landscape analyze on published models: not measured (models not found)")
     if arguments.json:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,7 +43,9 @@ def match(x: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def grid_basin_weights(value, label, beta: float, boxes: list[tuple[float, float]], n: int, n_states: int) -> np.ndarray:
+def grid_basin_weights(
+    value, label, beta: float, boxes: list[tuple[float, float]], n: int, n_states: int
+) -> np.ndarray:
     """Basin masses by the midpoint rule on a grid of n^d cells, given value(points) and label(points)."""
     axes = [np.linspace(low, high, 2 * n + 1)[1::2] for low, high in boxes]
     points = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], 1)
@@ -55,16 +54,3 @@ def grid_basin_weights(value, label, beta: float, boxes: list[tuple[float, float
     keep = mass > 1e-9
     labels = label(points[keep])
     return np.bincount(labels[labels >= 0], weights=mass[keep][labels >= 0], minlength=n_states) / mass[keep].sum()
-
-
-def signs(n: int) -> list[tuple[int, ...]]:
-    """All corners of the n-cube."""
-    return list(itertools.product((-1, 1), repeat=n))
-
-
-def as_tensor(x: Any) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(x, dtype=float))
-
-
-def is_close_log(a: float, b: float, relative: float) -> bool:
-    return math.isclose(math.exp(a - b), 1.0, rel_tol=relative)
