@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [--starts 1000] [--json FILE]
 
-Minima: 1,000 starts to converged, merged minima on a residual MLP like the published ones, by this package and by a loop of
-scipy.optimize.minimize(method="L-BFGS-B", jac=True), on the same energy from the same starts, one right after the other.
+Minima: 1,000 starts to converged, merged minima on a residual MLP like the published ones, by this package and by a
+loop of scipy.optimize.minimize(method="L-BFGS-B", jac=True), on the same energy from the same starts, one right after
+the other.
 Analysis: wall time of `landscape analyze`, imports included, on the published d = 10 models where they are
 found (environment variable LANDSCAPE_PAPER_MODELS, default ../shared/paper_models).
 """
@@ -54,7 +55,7 @@ def published_like(dim: int, seed: int) -> Energy:
 
 
 def scipy_loop(energy: Energy, starts: np.ndarray) -> tuple[float, int, int]:
-    """Seconds, evaluations and merged minima (to 1e-3, its default tolerances) of scipy's L-BFGS-B, one start at a time."""
+    """Seconds, evaluations and minima (merged to 1e-3; default tolerances) of scipy's L-BFGS-B, start by start."""
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = energy.value_and_gradient(x[None])
@@ -126,14 +127,14 @@ def main() -> None:
         )
     models = analysis_rows()
     for row in models:
-        print(
-            f"landscape analyze {row['model']} (d = {row['dim']}): {row['seconds']:.1f} s, {row['states']} states, {row['saddles']} saddles"
-        )
+        what = f"landscape analyze {row['model']} (d = {row['dim']})"
+        print(f"{what}: {row['seconds']:.1f} s, {row['states']} states, {row['saddles']} saddles")
     if not models:
         print("landscape analyze on published models: not measured (models not found)")
     if arguments.json:
         machine = {
-            "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
+            "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+            "python": platform.python_version(),
             "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__, "threads": 1,
         }  # fmt: skip
         Path(arguments.json).write_text(json.dumps({"machine": machine, "rows": rows + models}, indent=1) + "\n")

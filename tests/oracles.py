@@ -1,4 +1,4 @@
-"""Reference values computed independently of this project: stationary points of test energies, and the published models."""
+"""Reference values computed independently of this project: stationary points of test energies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rough_oracle(seed: int) -> dict[str, Any]:
 
 
 def match(x: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """For each oracle point (n, d) the row of x that lies nearest; every row at most once. Fails if there are too few."""
+    """For each oracle point (n, d) the row of x that lies nearest; every row at most once."""
     distance = np.linalg.norm(oracle[:, None] - x[None], axis=-1)
     nearest = distance.argmin(1)
     assert len(set(nearest.tolist())) == len(oracle), "two reference points share one found point"

@@ -1,4 +1,4 @@
-"""The whole search against exhaustive answers: published models, ORACLES energies, rough networks, every one on ten seeds."""
+"""The whole search against exhaustive answers: potentials, chains and rough networks on ten seeds, published models."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def test_distance_of_the_published_models_to_the_truth(paper_models) -> None:
 def test_sampled_weights_of_published_models_against_a_grid(paper_model) -> None:
     """Within three standard errors of the midpoint rule over gradient-flow basins (d = 2, 3), at the default seed.
 
-    For a right sampler each comparison fails with probability .0027; 15 of them with .04: the seed is fixed. The grid's own
-    error is checked by shifting it by half a cell.
+    For a right sampler each comparison fails with probability .0027; 15 of them with .04: the seed is fixed. The grid's
+    own error is checked by shifting it by half a cell.
     """
     analysis = analysis_of(paper_model.path)
     if analysis.dim > 3:
