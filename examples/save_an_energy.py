@@ -16,7 +16,7 @@ network = SoftMinimum(dim=2, n_components=3)
 with torch.no_grad():
     network.logits.copy_(torch.log(torch.tensor([0.5, 0.3, 0.2])))  # weights of the three wells
     network.centers.copy_(torch.tensor([[-1.3, 0.0], [1.2, 0.3], [0.1, 1.9]]))
-    # The diagonal of a factor holds logarithms of inverse standard deviations: wells narrow and wide, straight and tilted.
+    # The diagonal of a factor holds logarithms of inverse standard deviations.
     network.factors.copy_(torch.tensor([[[0.8, 0.0], [0.9, 0.5]], [[0.7, 0.0], [-0.6, 0.7]], [[0.9, 0.0], [0.0, 0.6]]]))
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")

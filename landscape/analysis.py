@@ -1,4 +1,4 @@
-"""`analyze`: an energy in, an `Analysis` out. Calls the search, the sampling and the formulas in order; no numerics of its own."""
+"""`analyze`: an energy in, an `Analysis` out. Calls search, sampling and formulas in order; no numerics of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -51,14 +52,15 @@ class AnalysisConfig:
     weights: SampledWeights | None = field(default_factory=SampledWeights)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
 
     @staticmethod
     def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and the tables [minima], [saddles], [paths], [weights] with the fields of their classes.
+        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights] with the fields of their classes.
 
-        [minima.box] low, high and [minima.gaussian] mean, standard_deviation give the starts; `weights = false` skips sampling.
+        [minima.box] low, high and [minima.gaussian] mean, standard_deviation give the starts; `weights = false` skips
+        sampling.
         UsageError for a file that cannot be read, an unknown name or a wrong value.
         """
         try:
@@ -76,7 +78,12 @@ def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
             fields[name] = None if value is False else value
         elif name not in SECTIONS or not isinstance(value, Mapping):
             raise UsageError(f"{source}: unknown entry {name!r}; known: seed and the tables {', '.join(SECTIONS)}")
-    kinds: dict[str, Any] = {"minima": MinimaSearch, "saddles": SaddleSearch, "paths": StringOptions, "weights": SampledWeights}
+    kinds: dict[str, Any] = {
+        "minima": MinimaSearch,
+        "saddles": SaddleSearch,
+        "paths": StringOptions,
+        "weights": SampledWeights,
+    }
     for name, kind in kinds.items():
         if name in given and name not in fields:
             fields[name] = _section(kind, dict(given[name]), f"{source}: [{name}]")
@@ -88,21 +95,44 @@ def _section(kind: Any, given: dict[str, Any], where: str) -> Any:
     if len(starts) > 1:
         raise UsageError(f"{where} takes a box or a gaussian, not both")
     for key in starts:
-        inner = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(given.pop(key)).items()}
+        inner = given.pop(key)
+        if not isinstance(inner, Mapping):
+            raise UsageError(f"{where} {key} is a table, not {inner!r}")
+        inner = {k: tuple(v) if isinstance(v, list) else v for k, v in inner.items()}
         given["starts"] = _build(Box if key == "box" else Gaussian, inner, f"{where} {key}")
     return _build(kind, given, where)
 
 
 def _build(kind: Any, given: dict[str, Any], where: str) -> Any:
-    known = [f.name for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(f.default_factory)]
-    plain = [name for name in known if name not in ("walk", "flow", "descent")]
-    unknown = sorted(set(given) - set(plain))
-    if unknown:
-        raise UsageError(f"{where} has no {unknown[0]!r}; known: {', '.join(plain)}")
+    """The dataclass `kind` with the given fields. UsageError for an unknown name, a value of another type or rule."""
+    hints = get_type_hints(kind)
+    plain = {f.name: hints[f.name] for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[f.name])}
+    for name, value in given.items():
+        if name not in plain:
+            raise UsageError(f"{where} has no {name!r}; known: {', '.join(plain)}")
+        if not _fits(value, plain[name]):
+            raise UsageError(f"{where}: {name} is {_in_words(plain[name])}, not {value!r}")
     try:
         return kind(**given)
-    except TypeError as error:
-        raise UsageError(f"{where} has a value of the wrong type: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where} is incomplete or does not fit together: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
+    kinds = (int, float) if hint is float else hint
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _in_words(hint: Any) -> str:
+    parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    names = {int: "a whole number", float: "a number", NoneType: "left out"}
+    words = ["a list of numbers" if get_origin(part) is tuple else names.get(part) for part in parts]
+    known = [word for word in words if word]
+    return " or ".join(known) if len(known) == len(words) else "given as a table [minima.box] or [minima.gaussian]"
 
 
 def analyze(
@@ -117,7 +147,8 @@ def analyze(
     """States, saddles, paths, rates, weights and network of an energy.
 
     energy : an `Energy`, or any torch callable (n, d) -> (n,); dim is needed where the callable has no `dim`.
-    dynamics : by default from the energy's metadata, else overdamped with beta = gamma = 1. progress : called with texts.
+    dynamics : by default from the energy's metadata, else overdamped with beta = gamma = 1.
+    progress : called with texts.
 
     Raises EnergyError for an unusable energy or one without a minimum, UnsupportedError for one with zero modes.
     A search that did not converge says so in `diagnostics`.
@@ -161,7 +192,12 @@ def analyze(
 
 
 def _sample(
-    energy: Energy, found: SaddleResult, beta: float, config: SampledWeights, generator: torch.Generator, report: Progress
+    energy: Energy,
+    found: SaddleResult,
+    beta: float,
+    config: SampledWeights,
+    generator: torch.Generator,
+    report: Progress,
 ) -> SampledResult:
     basins = make_basins(energy, found.minima.x, generator)
     return sample_weights(
@@ -209,7 +245,10 @@ def _diagnostics(
         )
     rough = int((found.paths.status != Status.CONVERGED).sum())
     if rough:
-        warnings.append(f"{rough} of {len(found.paths.status)} paths did not settle to the tolerance; saddles and rates do not depend on them")
+        warnings.append(
+            f"{rough} of {len(found.paths.status)} paths did not settle to the tolerance; "
+            "saddles and rates do not depend on them"
+        )
     sampling_done = True
     if sample is not None:
         warnings += sample.warnings
@@ -231,7 +270,8 @@ def _other_points(found: SaddleResult) -> tuple[dict[str, Any], ...]:
     for points, kind in ((found.higher, "higher index"), (found.degenerate, "degenerate")):
         for k in range(len(points)):
             rows.append({
-                "kind": kind, "index": int(points.index[k]), "x": points.x[k].tolist(), "energy": float(points.energy[k]),
+                "kind": kind, "index": int(points.index[k]), "x": points.x[k].tolist(),
+                "energy": float(points.energy[k]),
                 "hessian_eigenvalues": points.eigenvalues[k].tolist(), "gradient_norm": float(points.gradient_norm[k]),
             })  # fmt: skip
     return tuple(rows)

@@ -1,6 +1,6 @@
 """The saved analysis: the `Analysis` object, its JSON document, and the folder it is written to.
 
-An analysis holds numpy arrays and plain data only, never the energy: it can be saved, compared, sent to another machine.
+An analysis holds numpy arrays and plain data only, never the energy: it can be saved, compared, sent elsewhere.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """n states, lowest energy first: x (n, d), energy (n,), eigenvalues (n, d) and hessian (n, d, d) or None of the Hessian,
-    gradient_norm (n,), hits (n,) : starts that ended here."""
+    """n states, lowest energy first.
+
+    x (n, d), energy (n,), eigenvalues (n, d) and hessian (n, d, d) or None of the Hessian, gradient_norm (n,), hits (n,) : starts that ended here."""
 
     x: Array
     energy: Array
@@ -50,7 +51,7 @@ class States:
 
 @dataclass(frozen=True, eq=False)
 class Saddles:
-    """m index-1 saddles, lowest first: arrays as in `States`, and joins (m, 2): the states at both ends, -1 if unknown."""
+    """m index-1 saddles, lowest first: as in `States`, and joins (m, 2): the states at both ends, -1 if unknown."""
 
     x: Array
     energy: Array
@@ -62,7 +63,7 @@ class Saddles:
 
 @dataclass(frozen=True, eq=False)
 class SavedPaths:
-    """p minimum energy paths: saddle (p,) their saddles, images (p, m, d), energy and arclength (p, m), converged (p,)."""
+    """p minimum energy paths: saddle (p,), images (p, m, d), energy and arclength (p, m), converged (p,)."""
 
     saddle: Array
     images: Array
@@ -74,7 +75,8 @@ class SavedPaths:
 @dataclass(frozen=True, eq=False)
 class Sampled:
     """Sampled weights of n states: weights and standard_errors (n,), unassigned share, and the cores: core_mass and
-    core_se (n,), the mass of the connected piece of {E < lowest saddle} around each minimum, core_ceiling (n,) that energy."""
+    core_se (n,), the mass of the connected piece of {E < lowest saddle} around each minimum, core_ceiling
+    (n,) that energy."""
 
     weights: Array
     standard_errors: Array
@@ -175,7 +177,9 @@ class Analysis:
                 )
             return _from_document(document)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise UsageError(f"this is not a complete analysis ({type(error).__name__}: {error}); analyse again") from error
+            raise UsageError(
+                f"this is not a complete analysis ({type(error).__name__}: {error}); analyse again"
+            ) from error
 
     def save(self, folder: str | Path) -> None:
         """Write analysis.json, states.csv, transitions.csv and network.graphml.
@@ -210,7 +214,9 @@ class Analysis:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"no analysis can be read at {path} ({error}): name a folder that `analyze` wrote") from error
+            raise UsageError(
+                f"no analysis can be read at {path} ({error}): name a folder that `analyze` wrote"
+            ) from error
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
@@ -239,7 +245,9 @@ def _dynamics_warnings(analysis: Analysis) -> list[str]:
     warnings += [reason for reason in rates.refused if reason and "no known minimum" not in reason]
     parts = len(set(network.components.tolist()))
     if parts > 1:
-        warnings.append(f"the states fall into {parts} parts that no saddle found connects: times between them are unknown")
+        warnings.append(
+            f"the states fall into {parts} parts that no saddle found connects: times between them are unknown"
+        )
     if len(analysis.states.energy) == 1:
         warnings.append("one state only: its weight is 1, and there is no rate to report")
     if np.isnan(network.log_timescales).any():
@@ -342,7 +350,8 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "log_zeroth": float(analysis.log_zeroth[k]), "log_second": float(analysis.log_second[k]),
     }  # fmt: skip
     core = None if sampled is None else {
-        "ceiling": _number(sampled.core_ceiling[k]), "mass": float(sampled.core_mass[k]), "se": float(sampled.core_se[k]),
+        "ceiling": _number(sampled.core_ceiling[k]), "mass": float(sampled.core_mass[k]),
+        "se": float(sampled.core_se[k]),
     }  # fmt: skip
     point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
     return point | {"sublevel_basin": core}
