@@ -57,7 +57,7 @@ class AnalysisConfig:
 
     @staticmethod
     def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights] with the fields of their classes.
+        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights] with fields of their classes.
 
         [minima.box] low, high and [minima.gaussian] mean, standard_deviation give the starts; `weights = false` skips
         sampling.

@@ -39,7 +39,9 @@ Array = np.ndarray
 class States:
     """n states, lowest energy first.
 
-    x (n, d), energy (n,), eigenvalues (n, d) and hessian (n, d, d) or None of the Hessian, gradient_norm (n,), hits (n,) : starts that ended here."""
+    x (n, d), energy (n,), eigenvalues (n, d) and hessian (n, d, d) or None of the Hessian, gradient_norm (n,),
+    hits (n,) : starts that ended here.
+    """
 
     x: Array
     energy: Array
