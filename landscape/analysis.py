@@ -76,7 +76,9 @@ def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
     for name, value in given.items():
         if name == "seed" or (name == "weights" and value is False):
             fields[name] = None if value is False else value
-        elif name not in SECTIONS or not isinstance(value, Mapping):
+        elif name in SECTIONS and not isinstance(value, Mapping):
+            raise UsageError(f"{source}: {name} is a table [{name}], not {value!r}")
+        elif name not in SECTIONS:
             raise UsageError(f"{source}: unknown entry {name!r}; known: seed and the tables {', '.join(SECTIONS)}")
     kinds: dict[str, Any] = {
         "minima": MinimaSearch,

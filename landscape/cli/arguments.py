@@ -1,0 +1,153 @@
+"""The arguments of every command, parsed without a heavy import."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from landscape import __version__
+from landscape.errors import UsageError
+
+FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz")  # landscape.network.export has the same, behind numpy
+ENERGY_HELP = (
+    "model.safetensors, a published NLD checkpoint .pth, an exported .pt2 (with --trust), file.py:name, "
+    "package.module:name, or potential:NAME[:key=value,...] (see `landscape potentials`)"
+)
+EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 bad usage or unusable energy, 3 finished without converging, 130 interrupted"
+)
+
+Coefficient = float | tuple[float, ...]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments as a namespace with `command`. UsageError, one line, for what cannot be understood."""
+    return _parser().parse_args(_shielded(argv))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _shielded(argv: Sequence[str]) -> list[str]:
+    """Negative numbers behind a space, which hides from argparse that they begin like an option (-1e-1, -inf, -1,2)."""
+    shielded, rest = [], False
+    for word in argv:
+        rest = rest or word == "--"
+        shielded.append(f" {word}" if not rest and word.startswith("-") and _is_numbers(word) else word)
+    return shielded
+
+
+def _is_numbers(word: str) -> bool:
+    try:
+        return bool([float(part) for part in word.split(",")])
+    except ValueError:
+        return False
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number is needed, not {text.strip()!r}") from None
+
+
+def _numbers(text: str) -> Coefficient:
+    """A number, or a comma list: one number a coordinate."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a number or a comma list of numbers is needed, not {text.strip()!r}"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):
+        raise argparse.ArgumentTypeError(f"a whole number is needed, not {text.strip()!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="landscape",
+        description="States, weights, saddles, paths and rates of any learned energy function.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"learned-landscape {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, description: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=text, description=description or text, epilog=EXIT_CODES, allow_abbrev=False
+        )
+
+    _add_analyze(
+        command(
+            "analyze",
+            "search an energy for its states and all that follows from them",
+            "Find the states of an energy, the saddles between them, paths, weights and rates; print them, and write "
+            "analysis.json, states.csv, transitions.csv and network.graphml.",
+        )
+    )
+    rates = command("rates", "rates and weights of a saved analysis at other parameters, without a new search")
+    rates.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    _add_dynamics(rates, "the saved analysis")
+    _add_threads(rates)
+    rates.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
+
+    export = command("export", "the network of states for other programs")
+    export.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    export.add_argument("--format", choices=FORMATS, required=True, help="csv writes FILE_states and FILE_transitions")
+    export.add_argument("-o", "--output", metavar="FILE", required=True)
+
+    assign = command("assign", "label points by the state whose basin of attraction holds them")
+    assign.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    assign.add_argument("points", metavar="POINTS.npy", help="array (n, d) of real numbers")
+    assign.add_argument("-o", "--output", metavar="LABELS.npy", required=True, help="(n,) int64; -1 is none of them")
+    assign.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
+    assign.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+    assign.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    _add_threads(assign)
+
+    command("potentials", "list the analytic energies")
+    return parser
+
+
+def _add_analyze(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("energy", metavar="ENERGY", help=ENERGY_HELP)
+    parser.add_argument("--dim", type=_whole, metavar="D", help="dimension, for a function that does not say it")
+    _add_dynamics(parser, "the energy's file, else beta = gamma = mass = 1, overdamped")
+    search = parser.add_argument_group("search")
+    search.add_argument("--starts", type=_whole, metavar="N", help="starts of the search for states (default 1000)")
+    search.add_argument(
+        "--box", type=_numbers, nargs=2, metavar=("LO", "HI"),
+        help="start between these (a number, or a comma list: one a coordinate); default: a cube that finds its scale",
+    )  # fmt: skip
+    search.add_argument("--starts-from", metavar="FILE.npy", help="start at these points (n, d)")
+    search.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
+    search.add_argument("--config", metavar="FILE.toml", help="every other setting; flags win over it")
+    _add_threads(search)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="DIR", help="folder to write to (default ./NAME.landscape)")
+    output.add_argument("--force", action="store_true", help="replace the analysis that DIR holds")
+    output.add_argument("--json", action="store_true", help="analysis.json on standard output as well, nothing else")
+    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.add_argument("--trust", action="store_true", help="allow a file that runs code when it is loaded (.pt2)")
+
+
+def _add_dynamics(parser: argparse.ArgumentParser, default: str) -> None:
+    group = parser.add_argument_group("dynamics", f"default: from {default}")
+    group.add_argument("--beta", type=_number, metavar="B", help="inverse temperature, 1/energy")
+    group.add_argument("--gamma", type=_numbers, metavar="G", help="friction: a number, or a comma list")
+    group.add_argument("--mass", type=_numbers, metavar="M", help="a number, or a comma list; underdamped only")
+    group.add_argument("--dynamics", choices=("overdamped", "underdamped"))
+
+
+def _add_threads(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--threads", type=_whole, metavar="N", help="of torch (default OMP_NUM_THREADS, else 1)")

@@ -1,0 +1,199 @@
+"""One function a command: parsed arguments in, exit code out. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landscape.cli.output import check_folder, default_folder, output_folder
+from landscape.cli.terminal import Progress, emit
+from landscape.errors import UsageError
+
+if TYPE_CHECKING:
+    from landscape.analysis import AnalysisConfig
+
+NOT_CONVERGED = 3
+
+
+def analyze(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    folder = Path(arguments.out) if arguments.out else default_folder(arguments.energy)
+    _set_threads(arguments.threads)
+    check_folder(folder, arguments.force)
+    from landscape import analysis as steps
+    from landscape import tables
+    from landscape.dynamics import from_metadata
+    from landscape.energy import load_energy
+    from landscape.store import FILES, dynamics_record
+
+    config = _search_config(arguments)
+    # Standard output is for results: what the user's own code prints goes to standard error.
+    with contextlib.redirect_stdout(sys.stderr):
+        energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
+    dynamics, origins = from_metadata(energy.metadata, energy.dim, **_parameters(arguments))
+    _check_starts(config, energy.dim)
+    with output_folder(folder, arguments.force):
+        if not arguments.json:
+            given = dynamics_record(dynamics, energy.dim, origins)
+            emit(tables.header_text(steps.energy_record(energy), given, _search_line(config)) + "\n", sys.stdout)
+        with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
+            found = steps.analyze(energy, dynamics, config, origins=origins, progress=progress)
+            progress("writing")
+            found.save(folder)
+    document = found.to_document()
+    converged = bool(document["diagnostics"]["converged"])
+    if arguments.json:
+        emit(json.dumps(document, allow_nan=False), sys.stdout)
+        if not converged and not arguments.quiet:
+            emit("landscape: note: finished without converging: see diagnostics.warnings", sys.stderr)
+    else:
+        files = f"{folder}{os.sep}: {', '.join(FILES)}"
+        emit(tables.analysis_text(document, time.perf_counter() - started, files), sys.stdout)
+    return 0 if converged else NOT_CONVERGED
+
+
+def rates(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape import tables
+    from landscape.dynamics import from_metadata
+    from landscape.store import Analysis
+
+    saved = Analysis.load(arguments.folder)
+    old = saved.dynamics
+    known = {"dynamics": old.kind, "beta": old.beta, "gamma": old.gamma, "mass": getattr(old, "mass", None)}
+    dynamics, origins = from_metadata(known, saved.dim, **_parameters(arguments))
+    origins = {name: "saved analysis" if origin == "file" else origin for name, origin in origins.items()}
+    document = saved.with_dynamics(dynamics, origins).to_document()
+    if arguments.json:
+        emit(json.dumps(document, allow_nan=False), sys.stdout)
+        return 0
+    emit(tables.header_text(document["energy"], document["dynamics"]) + "\n", sys.stdout)
+    emit(tables.analysis_text(document, elsewhere="the output of --json"), sys.stdout)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from landscape.network.export import export_network
+    from landscape.store import DOCUMENT, Analysis
+
+    target = Path(arguments.output)
+    if target.resolve() == (Path(arguments.folder) / DOCUMENT).resolve():
+        raise UsageError(f"{target} is the analysis itself: export to another file")
+    written = export_network(Analysis.load(arguments.folder).network, arguments.format, target)
+    emit("written: " + ", ".join(map(str, written)), sys.stdout)
+    return 0
+
+
+def assign(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape import tables
+    from landscape.cli.labelling import energy_of, label_points, load_points, save_labels
+    from landscape.store import Analysis
+
+    folder, points_file, target = Path(arguments.folder), Path(arguments.points), Path(arguments.output)
+    if target.resolve() == points_file.resolve():
+        raise UsageError(f"the labels would replace the points {points_file}: give another file with -o")
+    analysis = Analysis.load(folder)
+    points = load_points(points_file, analysis.dim)
+    with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
+        energy = energy_of(analysis, folder, arguments.energy, arguments.trust)
+        labels = label_points(energy, points, analysis.states.x, progress)
+    save_labels(target, labels)
+    emit(tables.labels_text(labels.tolist(), analysis.states.energy.tolist()), sys.stdout)
+    emit(f"written: {target} ({len(labels):,} labels)", sys.stdout)
+    return 0
+
+
+def potentials(arguments: argparse.Namespace) -> int:
+    from landscape.energy.catalogue import describe
+    from landscape.tables import potentials_text
+
+    emit(potentials_text(describe()), sys.stdout)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "analyze": analyze, "rates": rates, "export": export, "assign": assign, "potentials": potentials,
+}  # fmt: skip
+
+
+def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "kind": arguments.dynamics, "beta": arguments.beta, "gamma": arguments.gamma, "mass": arguments.mass,
+    }  # fmt: skip
+
+
+def _set_threads(given: int | None) -> None:
+    """One thread unless the user says otherwise: two threads of torch on a busy machine can be 100 times slower."""
+    if given is not None and given < 1:
+        raise UsageError(f"--threads is a whole number of at least 1, not {given}")
+    if given is None and os.environ.get("OMP_NUM_THREADS"):
+        return
+    import torch
+
+    torch.set_num_threads(given or 1)
+
+
+def _search_config(arguments: argparse.Namespace) -> AnalysisConfig:
+    """The configuration file, if any, with the flags put over it."""
+    from dataclasses import replace
+
+    from landscape.analysis import AnalysisConfig
+    from landscape.cli.labelling import load_array
+    from landscape.search.starts import Box, Points
+
+    config = AnalysisConfig.from_toml(arguments.config) if arguments.config else AnalysisConfig()
+    changes: dict[str, Any] = {}
+    if arguments.starts is not None:
+        changes["n_starts"] = arguments.starts
+    if arguments.starts_from is not None:
+        if arguments.box is not None or arguments.starts is not None:
+            other = "--box" if arguments.box is not None else "--starts"
+            raise UsageError(f"--starts-from already says where to start, and how often: leave {other} out")
+        changes["starts"] = Points(load_array(Path(arguments.starts_from), "start points"))
+    elif arguments.box is not None:
+        if len({len(bound) for bound in arguments.box if isinstance(bound, tuple)}) > 1:
+            raise UsageError(
+                "the bounds of --box have different lengths: give one number a coordinate in both, or one number"
+            )
+        changes["starts"] = Box(*arguments.box)
+    config = replace(config, minima=replace(config.minima, **changes)) if changes else config
+    return config if arguments.seed is None else replace(config, seed=arguments.seed)
+
+
+def _check_starts(config: AnalysisConfig, dim: int) -> None:
+    """Before anything is written: the starts fit the energy."""
+    from landscape.search.starts import Box, Points
+
+    starts = config.minima.starts
+    if isinstance(starts, Points) and starts.x.shape[1] != dim:
+        raise UsageError(
+            f"start points have {dim} columns for this energy, not {starts.x.shape[1]}: check --starts-from"
+        )
+    bounds = (starts.low, starts.high) if isinstance(starts, Box) else ()
+    for bound in bounds:
+        if isinstance(bound, tuple) and len(bound) != dim:
+            raise UsageError(
+                f"a box bound is one number or {dim} of them for this energy, not {len(bound)}: check --box"
+            )
+
+
+def _search_line(config: AnalysisConfig) -> str:
+    from landscape.search.starts import Box, Points
+
+    starts = config.minima.starts
+    if isinstance(starts, Points):
+        where = f"{len(starts.x)} given starts"
+    elif isinstance(starts, Box):
+        where = f"{config.minima.n_starts} starts in a box from {starts.low} to {starts.high}"
+    else:
+        kind = "from a Gaussian" if starts is not None else "in a cube that finds its own scale"
+        where = f"{config.minima.n_starts} starts {kind}"
+    return f"{where}, seed {config.seed}"

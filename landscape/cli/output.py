@@ -1,0 +1,69 @@
+"""The folder that `analyze` writes to: its name, and the checks that come before the search is paid for."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from landscape.errors import UsageError
+
+ADVICE = "choose another folder with --out"
+# What `Analysis.save` writes first in analysis.json; enough to know an analysis, also a damaged one.
+OURS = re.compile(rb'"format"\s*:\s*"learned-landscape/analysis"')
+
+
+def default_folder(spec: str) -> Path:
+    """./NAME.landscape with the file's stem, the function's or the potential's name, safe for a file name."""
+    if spec.startswith("potential:"):
+        name = spec.split(":")[1]
+    elif ":" in spec and not Path(spec).exists():
+        name = spec.rpartition(":")[2]
+    else:
+        name = Path(spec).stem
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:100]
+    return Path(f"{safe or 'energy'}.landscape")
+
+
+def check_folder(folder: Path, force: bool) -> None:
+    """UsageError if the folder holds an analysis (without force), or anything else (always)."""
+    from landscape.store import DOCUMENT, STAGING
+
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise UsageError(f"the output {folder} is a file, not a folder: {ADVICE}")
+        names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(STAGING)}
+        ours = DOCUMENT in names and OURS.search((folder / DOCUMENT).read_bytes()) is not None
+    except OSError as error:
+        raise UsageError(f"the output folder {folder} cannot be read ({error.strerror}): {ADVICE}") from error
+    if names and not ours:
+        raise UsageError(f"the output folder {folder} holds files that are no analysis, and is left alone: {ADVICE}")
+    if names and not force:
+        raise UsageError(f"{folder} already holds an analysis: replace it with --force, or {ADVICE}")
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path, force: bool) -> Iterator[None]:
+    """Check the folder, make it, try whether it can be written; on failure what was made and is empty goes again."""
+    check_folder(folder, force)
+    made: list[Path] = []
+    try:
+        try:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            for path in reversed(missing):
+                path.mkdir()
+                made.append(path)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UsageError(f"the output folder {folder} cannot be written ({error.strerror}): {ADVICE}") from error
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: it holds what was asked for
+                path.rmdir()
+        raise
