@@ -15,7 +15,15 @@ from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleS
 from landscape.search.minima import MinimaResult, Progress, find_minima
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
-from landscape.search.string import Paths, StringOptions, arclengths, join_halves, relax_strings, resample, straight_images
+from landscape.search.string import (
+    Paths,
+    StringOptions,
+    join_halves,
+    make_paths,
+    relax_strings,
+    resample,
+    straight_images,
+)
 
 NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
 PAIR_STRINGS = StringOptions(n_images=15, max_iterations=200, force_tolerance=0.05)
@@ -27,12 +35,13 @@ MAX_PAIRS = 500  # strings a round
 class SaddleResult:
     """What `find_saddles` returns.
 
-    minima, saddles : nondegenerate points of index 0 and 1, each lowest energy first. joins (n_saddles, 2) : numbers of the minima
-    at both ends, smaller first, -1 where a side diverged. paths : the minimum energy path of each saddle with two known ends, from
-    joins[0] to joins[1] with the saddle as one image; path_saddle (n_paths,) : their saddles. higher : points of index >= 2.
-    degenerate : points with a zero eigenvalue. index_counts : points found, by index.
-    morse_sum : sum of (-1)^index where every index was searched, else None. expected : what it must be (1 for an
-    energy that confines), None if it says nothing. complete : the stop rule was met before the budget ended. rounds : used.
+    minima, saddles : nondegenerate points of index 0 and 1, each lowest energy first.
+    joins (n_saddles, 2) : numbers of the minima at both ends, smaller first, -1 where a side reached none (it diverged,
+    as a rule; `warnings` tells). paths : the minimum energy path of each saddle with two known ends, from joins[0] to
+    joins[1] with the saddle as one image. path_saddle (n_paths,) : their saddles. higher : points of index >= 2.
+    degenerate : points with a zero eigenvalue. index_counts : points found, by index. morse_sum : sum of (-1)^index
+    where every index was searched, else None. expected : what it must be (1 for an energy that confines), None if it
+    says nothing. complete : the stop rule was met before the budget ended. rounds : used.
     """
 
     minima: StationaryPoints
@@ -62,11 +71,12 @@ def find_saddles(
 ) -> SaddleResult:
     """All saddles that a batched single-ended search reaches, and the states they join.
 
-    Rounds of eigenvector following start beside points of one index less, between minima and anywhere in their box; every index is searched up to
-    d <= 10. Each new index-1 saddle is connected by gradient flow down both sides, which may add minima. When rounds stay quiet,
-    a sweep of further descents looks for shallow wells, and strings join states that are near or not connected. The search is
-    complete when `quiet_rounds` rounds in a row, the sweep and the strings found nothing new, no saddle was hit only once and the Morse sum is 1 (confining energies). The Morse sum is
-    a necessary condition, not a sufficient one: a minimum and a saddle missed together leave it unchanged.
+    Rounds of eigenvector following start beside points of one index less, between minima and anywhere in their box;
+    every index is searched up to d <= 10. Each new index-1 saddle is connected by gradient flow down both sides, which
+    may add minima. When rounds stay quiet, a sweep of further descents looks for shallow wells, and strings join states
+    that are near or not connected. The search is complete when `quiet_rounds` rounds in a row, the sweep and the
+    strings found nothing new, no saddle was hit only once and the Morse sum is 1 (confining energies). The Morse sum
+    is a necessary condition, not a sufficient one: a minimum and a saddle missed together leave it unchanged.
 
     `minima` and `catalogue` continue an earlier `find_minima`; without them it is run first.
     """
@@ -103,7 +113,8 @@ class _Rounds:
     def run(self) -> bool:
         quiet = 0
         self.confining = confines(self.explorer)
-        for self.rounds in range(1, self.config.max_rounds + 1):
+        while self.rounds < self.config.max_rounds:
+            self.rounds += 1
             known = len(self.catalogue)
             self._round()
             quiet = quiet + 1 if len(self.catalogue) == known else 0
@@ -143,7 +154,7 @@ class _Rounds:
         return int(np.sum(1 - 2 * (index % 2))) if self.all_indices else None
 
     def _check(self) -> bool:
-        """Before the search is called complete: a sweep of descents, and strings between states. True if anything is new."""
+        """The last look: a sweep of descents, and strings between states. True if anything is new."""
         known = len(self.catalogue)
         if self.config.sweep:
             self.progress(f"saddles: a sweep of {self.config.sweep} further descents")
@@ -154,7 +165,7 @@ class _Rounds:
     # -- strings between states ------------------------------------------------------------------------------------
 
     def _pairs(self) -> np.ndarray:
-        """Pairs of minima worth a string: near neighbours that no saddle joins, and the nearest pairs that join components."""
+        """Pairs of minima worth a string: near ones that no saddle joins, and the nearest that join components."""
         numbers = self.explorer.numbers(0)
         n = len(numbers)
         if n < 2:
@@ -169,7 +180,10 @@ class _Rounds:
         apart = np.where(component[:, None] != component[None], distance, np.inf)
         wanted = {(i, int(apart[i].argmin())) for i in range(n) if np.isfinite(apart[i].min())}
         # Of each component only the nearest pair leading out of it.
-        wanted = {min((p for p in wanted if component[p[0]] == c), key=lambda p: distance[p]) for c in {component[p[0]] for p in wanted}}
+        wanted = {
+            min((p for p in wanted if component[p[0]] == c), key=lambda p: distance[p])
+            for c in {component[p[0]] for p in wanted}
+        }
         for i in range(n):
             wanted |= {(i, int(j)) for j in np.argsort(distance[i])[:NEIGHBOURS] if np.isfinite(distance[i, j])}
         fresh = {(min(p), max(p)) for p in wanted} - {(min(p), max(p)) for p in joined}
@@ -197,7 +211,7 @@ class _Rounds:
             ended = follow_eigenvectors(self.energy, tops, one, explorer.scale, explorer._box(explorer.scale), gentle)
             self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
         if len(dips):
-            explorer.descend(dips)
+            explorer.descend(dips)  # minima that the strings passed join the catalogue
         explorer.connect_saddles()
 
     # -- the result ----------------------------------------------------------------------------------------------------
@@ -233,15 +247,21 @@ class _Rounds:
             warnings.append("the energy does not grow outwards everywhere that was tested: the Morse sum says nothing")
         if len(joins) and (joins == UNKNOWN).any():
             lost = int((joins == UNKNOWN).any(1).sum())
-            warnings.append(f"{lost} of {len(joins)} saddles lead out of the region on one side: listed, left out of the rate matrix")
+            how = "; ".join(sorted({status.text for status in self.explorer.side_status.values()}))
+            warnings.append(
+                f"{lost} of {len(joins)} saddles lead to no known state on one side or both ({how}): "
+                "listed, left out of the rate matrix"
+            )
         own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
         if own:
-            warnings.append(f"{own} of {len(joins)} saddles join a state to itself: listed, left out of the rate matrix")
+            warnings.append(
+                f"{own} of {len(joins)} saddles join a state to itself: listed, left out of the rate matrix"
+            )
         return warnings
 
 
 def confines(explorer: Explorer) -> bool:
-    """Whether the energy grows outwards on spheres around everything found: (x - c) . grad E > 0 in all tested directions."""
+    """Whether the energy grows outwards, (x - c) . grad E > 0, on spheres around everything found."""
     energy = explorer.energy
     low, high = explorer._box(explorer.scale)
     center, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
@@ -262,8 +282,8 @@ def minimum_energy_paths(
 ) -> tuple[Paths, np.ndarray]:
     """The path of each saddle (catalogue numbers) with two known ends, and which saddles these are.
 
-    Starts from the recorded descents and relaxes both halves as strings with fixed ends. Paths run from the smaller state
-    number to the larger.
+    Starts from the recorded descents and relaxes both halves as strings with fixed ends. Paths run from the smaller
+    state number to the larger.
     """
     halves: list[list[torch.Tensor]] = [[], []]
     has_path, x_saddle = [], []
@@ -286,8 +306,5 @@ def minimum_energy_paths(
         return empty, np.zeros(0, int)
     joined = join_halves(explorer.energy, torch.cat(halves[0]), torch.cat(halves[1]), options)
     found = explorer.catalogue.points()
-    arrays = [t.cpu().numpy() for t in (joined["images"], joined["energy"], arclengths(joined["images"]), joined["force"])]
-    paths = Paths(
-        *arrays, joined["status"].cpu().numpy(), found.x[x_saddle], found.energy[x_saddle], np.zeros(len(x_saddle), int)
-    )
-    return paths, np.array(has_path, int)
+    converged = np.full(len(x_saddle), int(Status.CONVERGED))
+    return make_paths(joined, found.x[x_saddle], found.energy[x_saddle], converged), np.array(has_path, int)

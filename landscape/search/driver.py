@@ -1,7 +1,9 @@
 """The one loop behind every batched search: rows run until they report a status, then leave the batch.
 
-A method is a pair of an initial state and a `step` from state to state. A state is a dict of tensors whose first axis is the row,
-with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished rows, keeping each
+A method is a pair of an initial state and a `step` from state to state. A state is a dict of tensors whose first axis
+is the row,
+with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished rows,
+keeping each
 row's answer and counting its iterations are written here and nowhere else.
 """
 
@@ -36,7 +38,8 @@ _TEXT = {
     Status.RUNNING: "still running",
     Status.CONVERGED: "converged to a stationary point",
     Status.DEGENERATE: "converged, but a Hessian eigenvalue is (nearly) zero: no harmonic weight or rate exists here",
-    Status.DIVERGED: "left the region of interest: the energy falls or flattens outwards; give a box, or confine the energy",
+    Status.DIVERGED: "left the region of interest: the energy falls or flattens outwards; "
+    "give a box, or confine the energy",
     Status.UNFINISHED: "the iteration limit came first: allow more iterations",
     Status.NOT_FINITE: "the energy is not finite here: start elsewhere (a smaller box)",
     Status.CAPTURED: "reached the neighbourhood of a known minimum",

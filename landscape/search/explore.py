@@ -11,14 +11,17 @@ import torch
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status
-from landscape.search.flow import Basins, FlowOptions, gradient_flow, length_scale, make_basins
+from landscape.search.flow import AFTER_FLOW, Basins, FlowOptions, gradient_flow, length_scale, make_basins
 from landscape.search.lbfgs import relax
 from landscape.search.minima import MinimaResult
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue
 
 ALL_INDICES_DIM = 10  # up to this dimension points of every index are searched for
-SIDE_STEP = 1e-2  # how far beside a saddle its two descents begin, in units of the landscape's scale
+SIDE_STEP = 1e-2  # how far beside a saddle its two descents begin at most, in units of the landscape's scale
+SIDE_HALVINGS = 10  # that step is halved until the energy falls as the Hessian foretells
+SIDE_MISMATCH = 0.75
+MAX_PASSES = 4  # flows in a row of one side, each beside the saddle where the last one ended
 UNKNOWN = -1
 
 
@@ -56,11 +59,17 @@ class Explorer:
     """
 
     def __init__(
-        self, energy: Energy, catalogue: Catalogue, minima: MinimaResult, generator: torch.Generator, config: SaddleSearch
+        self,
+        energy: Energy,
+        catalogue: Catalogue,
+        minima: MinimaResult,
+        generator: torch.Generator,
+        config: SaddleSearch,
     ) -> None:
         self.energy, self.catalogue, self.generator, self.config = energy, catalogue, generator, config
         self.radius = minima.radius
         self.ends: dict[int, tuple[int, int]] = {}
+        self.side_status: dict[tuple[int, int], Status] = {}  # (saddle, side) -> how a side without a minimum ended
         self.descents: dict[tuple[int, int], np.ndarray] = {}  # (saddle, side) -> points from the saddle to its minimum
         self._basins: Basins | None = None
         self._basin_numbers = np.zeros(0, int)
@@ -77,6 +86,11 @@ class Explorer:
         """Half the extent of the minima; of the search cube where there is a single one."""
         return length_scale(self.catalogue.points().x[self.numbers(0)], 0.5 * self.radius)
 
+    @property
+    def _single(self) -> bool:
+        """A single minimum has no extent: its saddles are looked for in the cube searched for minima, and beyond."""
+        return len(self.numbers(0)) < 2
+
     def basins(self) -> tuple[Basins, np.ndarray]:
         """Basins of all minima known now, with their catalogue numbers."""
         numbers = self.numbers(0)
@@ -90,7 +104,7 @@ class Explorer:
     def walk(self, x: torch.Tensor, index: int) -> np.ndarray:
         """Follow eigenvectors from x towards `index`; catalogue numbers of what was reached (-1: nothing)."""
         target = torch.full((len(x),), index, device=x.device)
-        region = self._box(1.0 * self.scale)
+        region = self._box(2 * self.radius if self._single else self.scale)
         ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
         arrived = ended["status"] == Status.CONVERGED
         numbers = np.full(len(x), -1)
@@ -98,7 +112,7 @@ class Explorer:
         return numbers
 
     def starts(self, index: int) -> torch.Tensor:
-        """Where walks to `index` begin: beside points of one index less and one more, between minima, and in their box."""
+        """Where walks to `index` begin: beside points of one index less or more, between minima, in their box."""
         found = self.catalogue.points()
         below, above = self.numbers(index - 1), self.numbers(index + 1)
         minima = found.x[self.numbers(0)]
@@ -117,22 +131,24 @@ class Explorer:
     def sweep(self, n: int) -> None:
         """n further descents, from between the minima and from their box widened by half.
 
-        A shallow well and its saddle can both be missed by walks, and their absence leaves the Morse sum unchanged: of a
-        basin that holds a part p of this region, exp(-n p) is the chance to be missed.
+        A shallow well and its saddle can both be missed by walks, and their absence leaves the Morse sum unchanged:
+        of a basin that holds a part p of this region, exp(-n p) is the chance to be missed.
         """
         minima = self.catalogue.points().x[self.numbers(0)]
         low, high = self._box(0.5 * self.scale)
         x = low + self._uniform(n, self.energy.dim) * (high - low)
         if len(minima) > 1:
             x[: n // 2] = self._between(minima, 3, n // 2)
-        ended = relax(self.energy, x, 0.2 * self.scale)
+        ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high))
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], count_hits=False)
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)
 
     def _uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=self.generator, dtype=torch.float64).to(self.energy.device, self.energy.dtype)
+        return torch.rand(*shape, generator=self.generator, dtype=torch.float64).to(
+            self.energy.device, self.energy.dtype
+        )
 
     def _beside(self, numbers: np.ndarray, n: int) -> torch.Tensor:
         """Random soft directions away from known points: each mode drawn in inverse proportion to its stiffness."""
@@ -165,7 +181,7 @@ class Explorer:
         return x.amin(0) - margin, x.amax(0) + margin
 
     def _box_starts(self, n: int) -> torch.Tensor:
-        low, high = self._box(0.25 * self.scale)
+        low, high = self._box(self.radius if self._single else 0.25 * self.scale)
         return low + self._uniform(n, self.energy.dim) * (high - low)
 
     # -- connecting ----------------------------------------------------------------------------------------------------
@@ -175,52 +191,99 @@ class Explorer:
         pending = np.array([k for k in self.numbers(1) if k not in self.ends], int)
         if not len(pending):
             return
-        found = self.catalogue.points()
-        vectors = np.linalg.eigh(found.hessian[pending])[1][:, :, 0]
-        offset = SIDE_STEP * self.scale * vectors
-        beside = np.stack([found.x[pending] - offset, found.x[pending] + offset], 1).reshape(-1, self.energy.dim)
+        beside = self._sides(pending)
         trace: list[tuple[torch.Tensor, torch.Tensor]] = []
-        reached = self.descend(self._tensor(beside), lambda rows, state: trace.append((rows.clone(), state["x"].clone())))
+        reached, status = self.descend(
+            self._tensor(beside), lambda rows, state: trace.append((rows.clone(), state["x"].clone()))
+        )
         found = self.catalogue.points()
-        sides = _by_row(trace, 2 * len(pending))
+        sides = _by_row(trace, 2 * len(pending), self.energy.dim)
         for k, saddle in enumerate(pending):
             self.ends[int(saddle)] = (int(reached[2 * k]), int(reached[2 * k + 1]))
             for side in (0, 1):
                 row = 2 * k + side
-                if reached[row] >= 0:
-                    points = [found.x[saddle][None], beside[row][None], sides[row], found.x[reached[row]][None]]
-                    self.descents[int(saddle), side] = _thin(np.concatenate(points))
+                if reached[row] == UNKNOWN:
+                    self.side_status[int(saddle), side] = Status(int(status[row]))
+                    continue
+                points = [found.x[saddle][None], beside[row][None], sides[row], found.x[reached[row]][None]]
+                self.descents[int(saddle), side] = _thin(np.concatenate(points))
 
-    def descend(self, x: torch.Tensor, observe: Callable[[torch.Tensor, State], None] | None = None) -> np.ndarray:
-        """Catalogue number of the minimum that the gradient flow from each row reaches, UNKNOWN where it runs away."""
-        basins, numbers = self.basins()
-        ended = gradient_flow(self.energy, x, basins, self.config.flow, observe)
-        label = ended["label"].cpu().numpy()
-        reached = np.where(label >= 0, numbers[label], UNKNOWN)
-        rest = (ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED)
-        rows = np.nonzero(rest.cpu().numpy())[0]
-        for _ in range(3):
-            if not len(rows):
+    def _sides(self, saddles: np.ndarray) -> np.ndarray:
+        """Points beside saddles (catalogue numbers), along -v and +v of the falling mode v: (2 n, d), pairs together.
+
+        In a wide landscape a fixed step could pass a shallow well, so the step is the longest, of SIDE_STEP scale 2^-k,
+        along which the energy falls as lambda h^2 / 2 within a factor.
+        """
+        found = self.catalogue.points()
+        values, vectors = np.linalg.eigh(found.hessian[saddles])
+        step = SIDE_STEP * self.scale * 0.5 ** np.arange(SIDE_HALVINGS + 1)
+        signed = np.stack([-vectors[:, :, 0], vectors[:, :, 0]], 1).reshape(-1, 1, self.energy.dim)
+        trial = found.x[saddles].repeat(2, 0)[:, None] + step[:, None] * signed
+        energy = self.energy.value(trial.reshape(-1, self.energy.dim)).reshape(len(trial), -1)
+        foretold = 0.5 * values[:, 0].repeat(2)[:, None] * step**2
+        good = np.abs(energy - found.energy[saddles].repeat(2)[:, None] - foretold) <= SIDE_MISMATCH * np.abs(foretold)
+        longest = np.where(good.any(1), good.argmax(1), SIDE_HALVINGS)
+        return trial[np.arange(len(trial)), longest]
+
+    def descend(
+        self, x: torch.Tensor, observe: Callable[[torch.Tensor, State], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the gradient flow from each row of x (n, d) leads.
+
+        Returns the catalogue number of the minimum reached, UNKNOWN for none, and a `Status` (n,): CONVERGED at a
+        minimum, DIVERGED,
+        DEGENERATE at a point with a zero eigenvalue, NOT_FINITE, UNFINISHED.
+        """
+        reached, status = np.full(len(x), UNKNOWN), np.full(len(x), int(Status.UNFINISHED))
+        rows = torch.arange(len(x), device=x.device)
+        for _ in range(MAX_PASSES):
+            watch = None if observe is None else _renumbered(observe, rows)
+            basins, numbers = self.basins()
+            ended = gradient_flow(self.energy, x, basins, self.config.flow, watch)
+            row = rows.cpu().numpy()
+            label = ended["label"].cpu().numpy()
+            caught = (ended["status"] == Status.CAPTURED).cpu().numpy()
+            reached[row[caught]] = numbers[label[caught]]
+            status[row] = np.where(caught, int(Status.CONVERGED), ended["status"].cpu().numpy())
+            rest = (ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED)
+            if not bool(rest.any()):
                 break
-            relaxed = relax(self.energy, ended["x"][rows], 1e-2 * basins.scale)
-            arrived = self.catalogue.add(relaxed["x"], count_hits=False)
+            rows = rows[rest]
+            at = self._come_to_rest(ended["x"][rest], basins)
             found = self.catalogue.points()
-            minimum = (arrived >= 0) & (found.index[arrived] == 0) & ~found.degenerate[arrived]
-            reached[rows[minimum]] = arrived[minimum]
-            # A flow may end on another saddle where symmetry leads it there: go on beside it, on a random side.
-            again = (arrived >= 0) & (found.index[arrived] > 0)
-            rows, at = rows[again], arrived[again]
-            if len(rows):
-                vectors = np.linalg.eigh(found.hessian[at])[1][:, :, 0]
-                beside = found.x[at] + SIDE_STEP * basins.scale * vectors
-                ended["x"][rows] = self._tensor(beside)
-        return reached
+            row, kind = rows.cpu().numpy(), np.where(at < 0, int(Status.UNFINISHED), int(Status.CONVERGED))
+            kind[(at >= 0) & found.degenerate[at]] = Status.DEGENERATE
+            status[row] = kind
+            minimum = (kind == Status.CONVERGED) & (found.index[at] == 0)
+            reached[row[minimum]] = at[minimum]
+            # A flow may end on another saddle where symmetry leads it there: go on beside it.
+            again = (at >= 0) & (found.index[at] > 0)
+            if not again.any():
+                break
+            status[row[again]] = Status.UNFINISHED
+            rows = rows[torch.as_tensor(again, device=rows.device)]
+            x = self._tensor(self._sides(at[again])[1::2])
+        return reached, status
+
+    def _come_to_rest(self, x: torch.Tensor, basins: Basins) -> np.ndarray:
+        """Catalogue numbers of the points beside which flows have ended, -1 where there is none."""
+        relaxed = relax(self.energy, x, AFTER_FLOW * basins.nearest(x)[1], center=x)
+        arrived = relaxed["status"] == Status.CONVERGED
+        at = np.full(len(x), UNKNOWN)
+        at[arrived.cpu().numpy()] = self.catalogue.add(relaxed["x"][arrived], count_hits=False)
+        return at
 
 
-def _by_row(trace: list[tuple[torch.Tensor, torch.Tensor]], n: int) -> list[np.ndarray]:
+def _renumbered(
+    observe: Callable[[torch.Tensor, State], None], rows: torch.Tensor
+) -> Callable[[torch.Tensor, State], None]:
+    return lambda part, state: observe(rows[part], state)
+
+
+def _by_row(trace: list[tuple[torch.Tensor, torch.Tensor]], n: int, dim: int) -> list[np.ndarray]:
     """The positions that each of n rows passed through, from (row numbers, positions) of every step."""
     if not trace:
-        return [np.zeros((0, 0))] * n
+        return [np.zeros((0, dim))] * n
     rows = torch.cat([r for r, _ in trace]).cpu().numpy()
     x = torch.cat([p for _, p in trace]).cpu().numpy()
     order = np.argsort(rows, kind="stable")

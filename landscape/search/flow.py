@@ -15,6 +15,9 @@ from landscape.search.lbfgs import relax
 
 BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
 BALL_RADII = 12
+# length scale of the descent that ends a flow, in units of the local one: it must not leave the basin
+AFTER_FLOW = 0.05
+ASSIGN_CHUNK = 65536  # points that flow together
 REST = 1e-7  # a row rests when its steps, which the error control lets grow, have shrunk below this part of the scale
 
 
@@ -22,7 +25,7 @@ REST = 1e-7  # a row rests when its steps, which the error control lets grow, ha
 class FlowOptions:
     """Hyper-parameters of the flow: an adaptive Bogacki-Shampine 3(2) integrator.
 
-    tolerance : local error a step, relative to the landscape's length scale.
+    tolerance : local error a step, relative to the length scale of the landscape around the row (see `Basins.nearest`).
     max_iterations : steps a row may use.
     """
 
@@ -46,12 +49,38 @@ class Basins:
     radius: torch.Tensor
     scale: float
 
+    @property
+    def center(self) -> torch.Tensor:
+        """The mean of the minima, (d,)."""
+        return self.x.mean(0)
+
+    @property
+    def reach(self) -> torch.Tensor:
+        """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
+        return _separation(self.x, self.scale).clamp_max(2 * self.scale) / 2
+
     def captured(self, points: torch.Tensor) -> torch.Tensor:
         """(m, d) -> (m,) number of the minimum whose ball holds the point, -1 for none."""
-        difference = points[:, None, :] - self.x[None]
-        inside = difference.square().sum(-1) < self.radius.square()
-        number = inside.to(torch.int8).argmax(1)
-        return torch.where(inside.any(1), number, -1)
+        return self.nearest(points)[0]
+
+    def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Label of the ball that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
+
+        That scale is half the distance between the nearest minimum and its neighbour, or the distance to the nearest
+        minimum if that is larger; wells that are close together in a wide landscape need shorter steps.
+        """
+        distance = torch.cdist(points, self.x, compute_mode="donot_use_mm_for_euclid_dist")
+        inside = distance < self.radius
+        number = torch.where(inside.any(1), inside.to(torch.int8).argmax(1), -1)
+        closest, which = distance.min(1)
+        return number, torch.maximum(closest, self.reach[which]).clamp_max(self.scale)
+
+
+def _separation(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """Distance from each point (n, d) to the nearest other one, (n,); twice the scale for a single point."""
+    if len(x) == 1:
+        return x.new_full((1,), 2 * scale)
+    return torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
 
 
 def length_scale(x: np.ndarray, fallback: float = 1.0) -> float:
@@ -69,7 +98,7 @@ def make_basins(energy: Energy, minima: np.ndarray, generator: torch.Generator, 
     x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
     n, d = x.shape
     scale = length_scale(minima) if scale is None else scale
-    separation = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1) if n > 1 else x.new_full((n,), 2 * scale)
+    separation = _separation(x, scale)
     m = max(BALL_DIRECTIONS, 8 * d)
     fractions = 0.75 ** torch.arange(BALL_RADII - 1, -1, -1, dtype=x.dtype, device=x.device)
     good = torch.ones(n, BALL_RADII, dtype=torch.bool, device=x.device)
@@ -102,9 +131,10 @@ def gradient_flow(
     value, gradient = energy.value_and_gradient(x)
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+    label, local = basins.nearest(x)
     state: State = {
-        "x": x.clone(), "energy": value, "gradient": gradient, "dt": 0.02 * basins.scale / norm,
-        "label": basins.captured(x),
+        "x": x.clone(), "energy": value, "gradient": gradient, "dt": 0.02 * local / norm, "label": label,
+        "local": local,
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
     state["status"][finite & (state["label"] >= 0)] = Status.CAPTURED
@@ -121,7 +151,8 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
     new = x + h * (2 / 9 * k1 + 1 / 3 * k2 + 4 / 9 * k3)
     value, gradient = energy.value_and_gradient(new)
     k4 = -gradient
-    error = (h * (-5 / 72 * k1 + 1 / 12 * k2 + 1 / 9 * k3 - 1 / 8 * k4)).norm(dim=1) / (options.tolerance * basins.scale)
+    error = (h * (-5 / 72 * k1 + 1 / 12 * k2 + 1 / 9 * k3 - 1 / 8 * k4)).norm(dim=1)
+    error = error / (options.tolerance * state["local"])
     finite = value.isfinite() & gradient.isfinite().all(1) & error.isfinite()
     downhill = value <= state["energy"] + 1e-12 * state["energy"].abs()
     accept = finite & (error <= 1) & downhill
@@ -133,13 +164,14 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
     result["energy"] = torch.where(accept, value, state["energy"])
     result["gradient"] = torch.where(take, gradient, state["gradient"])
     result["dt"] = dt * factor
-    result["label"] = torch.where(accept, basins.captured(result["x"]), state["label"])
+    label, result["local"] = basins.nearest(result["x"])
+    result["label"] = torch.where(accept, label, state["label"])
     status = state["status"].clone()
     # At rest: even a time step at the stability limit moves the row by next to nothing.
     resting = accept & ((new - x).norm(dim=1) < REST * basins.scale) & (gradient.norm(dim=1) * dt < REST * basins.scale)
     status[resting] = Status.CONVERGED
     status[accept & (result["label"] >= 0)] = Status.CAPTURED
-    far = (result["x"] - basins.x.mean(0)).abs().amax(1) > 1e3 * basins.scale
+    far = (result["x"] - basins.center).abs().amax(1) > 1e3 * basins.scale
     status[far] = Status.DIVERGED
     result["status"] = status
     return result
@@ -148,16 +180,24 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
 def assign_basins(
     energy: Energy, points: np.ndarray | torch.Tensor, basins: Basins, options: FlowOptions | None = None
 ) -> np.ndarray:
-    """Label points (m, d) by the minimum that their gradient flow reaches: (m,) integers, -1 for none of the known ones.
+    """Label points (m, d) by the minimum that their gradient flow reaches: (m,) integers, -1 for no known one.
 
     Rows that come to rest away from all balls of capture are relaxed and compared with the minima.
     """
     x = torch.as_tensor(points, dtype=energy.dtype, device=energy.device)
+    if x.ndim != 2 or x.shape[1] != energy.dim:
+        raise UsageError(f"points have shape (m, {energy.dim}) for this energy, not {tuple(x.shape)}")
+    parts = [_assign(energy, part, basins, options) for part in x.split(ASSIGN_CHUNK)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _assign(energy: Energy, x: torch.Tensor, basins: Basins, options: FlowOptions | None) -> torch.Tensor:
     ended = gradient_flow(energy, x, basins, options)
     label = ended["label"].clone()
     rest = torch.nonzero((ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED))[:, 0]
     if len(rest):
-        relaxed = relax(energy, ended["x"][rest], 1e-2 * basins.scale)
+        local = basins.nearest(ended["x"][rest])[1]
+        relaxed = relax(energy, ended["x"][rest], AFTER_FLOW * local, center=ended["x"][rest])
         distance, nearest = torch.cdist(relaxed["x"], basins.x).min(1)
-        label[rest] = torch.where(distance < 1e-3 * basins.scale, nearest, -1)
-    return label.cpu().numpy()
+        label[rest] = torch.where(distance < 1e-3 * basins.reach[nearest], nearest, -1)
+    return label

@@ -33,24 +33,32 @@ class LBFGS:
 
 
 def relax(
-    energy: Energy, x: torch.Tensor, radius: float, config: LBFGS | None = None, *, center: torch.Tensor | None = None
+    energy: Energy,
+    x: torch.Tensor,
+    radius: float | torch.Tensor,
+    config: LBFGS | None = None,
+    *,
+    center: torch.Tensor | None = None,
 ) -> State:
     """Descend from every row of `x` (n, d) to a point with zero gradient.
 
-    Nocedal's two-loop recursion for all rows at once; a backtracking line search in which each row accepts or shortens its
-    own step, so that an iteration costs exactly one evaluation a row at work. `radius` is the length scale R of
-    the landscape: no step exceeds R / 2 (half the distance from `center`, farther out), and a row farther than 1e3 R from `center` is DIVERGED.
+    Nocedal's two-loop recursion for all rows at once; a backtracking line search in which each row accepts or
+    shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius` (a number, or one a
+    row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
+    and a row with a coordinate farther than 1e3 R from `center` (the origin by default; one point, or one a row) is
+    DIVERGED.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,).
     """
     config = config or LBFGS()
     n, d = x.shape
-    origin = torch.zeros(d, dtype=x.dtype, device=x.device) if center is None else center
+    origin = x.new_zeros(d) if center is None else center.to(x)
+    reach = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1)
     # The first step knows no curvature: a small part of the landscape's scale, whatever the energy's units.
-    first = 0.02 * radius / norm.clamp_min(torch.finfo(x.dtype).tiny)
+    first = 0.02 * reach / norm.clamp_min(torch.finfo(x.dtype).tiny)
     state: State = {
         "x": x.clone(),
         "energy": value,
@@ -61,6 +69,8 @@ def relax(
         "y": x.new_zeros(n, config.memory, d),
         "rho": x.new_zeros(n, config.memory),
         "scale": first,
+        "radius": reach,
+        "origin": origin.expand(n, d),
         "updates": torch.zeros(n, dtype=torch.long, device=x.device),
         "status": torch.full((n,), int(Status.RUNNING), device=x.device),
     }
@@ -68,12 +78,12 @@ def relax(
     state["status"][finite & (norm == 0)] = Status.CONVERGED
 
     def step(state: State) -> State:
-        return _step(energy, state, radius, origin, config)
+        return _step(energy, state, config)
 
     return iterate(step, state, ("x", "energy", "gradient"), config.max_iterations)
 
 
-def _step(energy: Energy, state: State, radius: float, origin: torch.Tensor, config: LBFGS) -> State:
+def _step(energy: Energy, state: State, config: LBFGS) -> State:
     x, value, gradient, direction, length = (state[k] for k in ("x", "energy", "gradient", "direction", "step"))
     slope = (gradient * direction).sum(1)
     move = length[:, None] * direction
@@ -97,7 +107,7 @@ def _step(energy: Energy, state: State, radius: float, origin: torch.Tensor, con
     new_direction = torch.where(uphill[:, None], -state["scale"][:, None] * state["gradient"], new_direction)
     size = new_direction.norm(dim=1)
     # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
-    limit = 0.5 * (state["x"] - origin).norm(dim=1).clamp_min(radius)
+    limit = 0.5 * torch.maximum((state["x"] - state["origin"]).norm(dim=1), state["radius"])
     new_direction = new_direction * (limit / torch.maximum(size, limit))[:, None]
     state["direction"] = torch.where(accept[:, None], new_direction, direction)
 
@@ -107,7 +117,7 @@ def _step(energy: Energy, state: State, radius: float, origin: torch.Tensor, con
     exhausted = ~accept & ((state["step"] * direction.norm(dim=1)) <= 1e-3 * tolerance)
     status = state["status"].clone()
     status[small | exhausted | (accept & (state["gradient"] == 0).all(1))] = Status.CONVERGED
-    status[(state["x"] - origin).abs().amax(1) > 1e3 * radius] = Status.DIVERGED
+    status[(state["x"] - state["origin"]).abs().amax(1) > 1e3 * state["radius"]] = Status.DIVERGED
     return state | {"status": status}
 
 
@@ -121,7 +131,9 @@ def _remember(state: State, accept: torch.Tensor, s: torch.Tensor, y: torch.Tens
     state["y"] = torch.where(push, torch.cat([state["y"][:, 1:], y[:, None]], 1), state["y"])
     rho = torch.where(good, 1 / curvature, 0)
     state["rho"] = torch.where(good[:, None], torch.cat([state["rho"][:, 1:], rho[:, None]], 1), state["rho"])
-    state["scale"] = torch.where(good, curvature / y_square, state["scale"])
+    # Where the energy falls without curving upwards the steps grow, so that a plateau is crossed and a runaway
+    # recognised.
+    state["scale"] = torch.where(good, curvature / y_square, torch.where(accept, 2 * state["scale"], state["scale"]))
     state["updates"] = state["updates"] + good
 
 

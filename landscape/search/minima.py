@@ -10,17 +10,21 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import EnergyError, UsageError
-from landscape.search.driver import Status
+from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.starts import Box, Gaussian, Points, draw_finite
-from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints, canonical_order
 
 Progress = Callable[[str], None]
 
 PILOT_SCALES = (0.1, 0.3, 1.0, 3.0)  # standard deviations of the coarse descent's starts
+FAR_PILOTS = (10.0, 100.0, 1e3, 1e4)  # more of them, a few starts each, for landscapes in other units of length
+N_FAR = 8
 MAX_DOUBLINGS = 10
 MAX_REPEATS = 4  # further draws at one width while the shell still finds new minima well inside
 MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
+CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
+NEAR_DECADES = 3.0  # starts around known minima reach from the radius down to a thousandth of it
 FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
 
 
@@ -73,9 +77,9 @@ def find_minima(
 ) -> MinimaResult:
     """All minima that a batched multi-start descent reaches.
 
-    Every start descends by L-BFGS, is polished by Newton's method and classified by its Hessian. A start that lands on a saddle or plateau
-    is pushed off along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a saddle is never
-    reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently.
+    Every start descends by L-BFGS, is polished by Newton's method and classified by its Hessian. A start that lands
+    on a saddle or plateau is pushed off along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a
+    saddle is never reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently.
 
     `catalogue` collects every stationary point met on the way. Raises EnergyError if no start reaches a minimum.
     """
@@ -126,16 +130,18 @@ class _MultiStart:
             self.progress(f"minima: cube half-width {self.radius:.3g}, {len(minima)} minima")
             inside = bool((np.abs(minima.x - self.center.cpu().numpy()) <= 0.5 * self.radius).all())
             fresh = bool(np.isin(reached[shell], self._minimum_numbers()[known:]).any())
-            if len(minima) and inside and doublings > 0 and (not fresh or repeats == MAX_REPEATS):
+            inside = inside and len(minima) > 0
+            if inside and doublings > 0 and (not fresh or repeats == MAX_REPEATS):
                 return
-            if len(minima) and inside and doublings > 0:
+            if inside and doublings > 0:
                 repeats += 1  # the shell found wells that the cube holds well inside: draw again, not wider
             else:
                 self.radius *= 2
                 doublings += 1
         self.converged = False
         self.warnings.append(
-            f"the search region still grows at half-width {self.radius:g}: minima may lie outside (a periodic energy?); give --box"
+            f"the search region still grows at half-width {self.radius:g}: "
+            "minima may lie outside (a periodic energy?); give --box"
         )
 
     def main_round(self) -> None:
@@ -145,16 +151,26 @@ class _MultiStart:
         if isinstance(starts, Points):
             x = torch.as_tensor(starts.x, dtype=self.energy.dtype, device=self.energy.device)
             if x.shape[1] != self.energy.dim:
-                raise UsageError(f"start points have {x.shape[1]} columns, but the energy has dimension {self.energy.dim}")
+                raise UsageError(
+                    f"start points have {x.shape[1]} columns, but the energy has dimension {self.energy.dim}"
+                )
         elif starts is not None:
             x = draw_finite(self.energy, starts, n, self.generator)
         else:
-            # Half over the cube; half over the box of the minima, since the basins of inner minima are small seen from afar.
-            inner = draw_finite(self.energy, self._box_of_minima(), n // 2, self.generator)
-            x = torch.cat([inner, draw_finite(self.energy, self._cube(), n - n // 2, self.generator)])
+            # Half over the cube; the others over the box of the minima and around single minima, since inner basins are
+            # small seen from afar.
+            inner = n // 4 if len(self._minima()) else 0
+            parts = [draw_finite(self.energy, self._cube(), n - 2 * inner, self.generator)]
+            if inner:
+                parts += [
+                    draw_finite(self.energy, self._box_of_minima(), inner, self.generator),
+                    self._near_minima(inner),
+                ]
+            x = torch.cat(parts)
         if starts is not None:
             self.center = 0.5 * (x.amax(0) + x.amin(0))
-            self.radius = max(float((x - self.center).abs().max()), 1e-3 * (1 + float(self.center.abs().max())))
+            # A single start has no extent, and its descent may still lead far.
+            self.radius = max(float((x - self.center).abs().max()), 1e-2 * (1 + float(self.center.abs().max())))
         self._descend(x, record=True)
         self.progress(f"minima: {len(x)} starts, {len(self._minima())} minima")
         if not len(self._minima()):
@@ -180,59 +196,112 @@ class _MultiStart:
         """Relax, polish, escape from saddles; returns the catalogue number that each row reached (-1: none)."""
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
+        pushed = np.zeros(
+            len(x), bool
+        )  # rows that were moved off a plateau or another degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
             ended = relax(self.energy, x, self.radius, self.config.descent, center=self.center)
-            status[rows] = ended["status"].cpu().numpy()
-            diverged = ended["status"] == Status.DIVERGED
-            if bool(diverged.any()):
-                self.runaway = min(self.runaway, float(ended["energy"][diverged].min()))
-            arrived = ended["status"] == Status.CONVERGED
-            rows, points = rows[arrived.cpu().numpy()], ended["x"][arrived]
-            number[rows] = self.catalogue.add(points, count_hits=record)
+            at = self._settle(ended, record)
+            status[rows], number[rows] = ended["status"].cpu().numpy(), at
+            rows, at = rows[at >= 0], at[at >= 0]
             found = self.catalogue.points()
-            status[rows[number[rows] < 0]] = Status.UNFINISHED
-            settled = number[rows] >= 0
-            flat = settled & found.degenerate[number[rows]]
+            flat = found.degenerate[at]
             status[rows[flat]] = Status.DEGENERATE
-            on_saddle = settled & (found.index[number[rows]] > 0)
-            if not on_saddle.any():
+            leave = (found.index[at] > 0) | (flat & ~pushed[rows])
+            if not leave.any():
                 break
-            rows = rows[on_saddle]
-            x = self._push_off(number[rows])
-            number[rows] = -1
+            pushed[rows[flat]] = True
+            rows, at = rows[leave], at[leave]
+            x = self._push_off(at)
+            status[rows], number[rows] = Status.UNFINISHED, -1
         if record:
             self.status, self.number = status, number
         return number
 
+    def _settle(self, ended: State, record: bool) -> np.ndarray:
+        """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""
+        status = ended["status"]
+        self._note_runaways(ended)
+        at = np.full(len(status), -1)
+        arrived = (status == Status.CONVERGED).cpu().numpy()
+        at[arrived] = self.catalogue.add(ended["x"][arrived], count_hits=record)
+        found = self.catalogue.points()
+        # A polish that climbs has left for a point which is not where the descent led.
+        energy, rows = ended["energy"].cpu().numpy(), np.nonzero(at >= 0)[0]
+        climbed = found.energy[at[rows]] - energy[rows] > CLIMB * (1 + np.abs(energy[rows]))
+        at[rows[climbed]] = -1
+        status[torch.as_tensor(arrived & (at < 0), device=status.device)] = Status.UNFINISHED
+        minima = self._minima().energy
+        if len(minima):
+            below = ended["energy"] < minima.min() - FAR_BELOW * self._energy_span()
+            status[below & (status == Status.UNFINISHED)] = Status.DIVERGED
+            self._note_runaways(ended)
+        return at
+
+    def _note_runaways(self, ended: State) -> None:
+        diverged = ended["status"] == Status.DIVERGED
+        if bool(diverged.any()):
+            self.runaway = min(self.runaway, float(ended["energy"][diverged].nan_to_num(-torch.inf).min()))
+
     def _push_off(self, numbers: np.ndarray) -> torch.Tensor:
-        """Points beside the given saddles, along a random combination of their directions of negative curvature."""
+        """Points beside the given saddles and plateaus, along a random combination of their falling (or flat) modes."""
         found = self.catalogue.points()
         x = torch.as_tensor(found.x[numbers], dtype=self.energy.dtype, device=self.energy.device)
-        eigenvalues, vectors = torch.linalg.eigh(torch.as_tensor(found.hessian[numbers]))
+        eigenvalues, vectors = torch.linalg.eigh(torch.as_tensor(found.hessian[numbers], dtype=torch.float64))
         draw = torch.randn(eigenvalues.shape, generator=self.generator, dtype=torch.float64)
-        direction = torch.einsum("nij,nj->ni", vectors, torch.where(eigenvalues < 0, draw, 0))
+        falling = eigenvalues < 0
+        flat = torch.as_tensor(found.degenerate[numbers])[:, None] & (
+            eigenvalues.abs() <= DEGENERATE * eigenvalues.abs().amax(1, keepdim=True)
+        )
+        modes = torch.where(falling.any(1, keepdim=True), falling, flat)
+        modes = torch.where(modes.any(1, keepdim=True), modes, True)  # a Hessian that vanishes as a whole
+        direction = torch.einsum("nij,nj->ni", vectors, torch.where(modes, draw, 0))
         direction = direction / direction.norm(dim=1, keepdim=True)
         return x + 1e-2 * self.radius * direction.to(x)
 
     # -- the region -----------------------------------------------------------------------------------------------
 
     def _coarse_descent(self) -> None:
-        """Put the cube around the best of a few hundred crude descents, wide enough for where they all ended."""
+        """Put the cube around the lowest minimum of a few hundred descents, wide enough for all the minima they meet.
+
+        The starts lie around the origin; most of them at distances of order 1, a few each much farther out. A second
+        round starts around the best point of the first, for wells far from the origin.
+        """
+        for center in (None, self.center):
+            x, reach = self._pilot_starts(center)
+            ended = relax(self.energy, x, reach, LBFGS(max_iterations=200), center=center)
+            self._settle(ended, record=False)
+            minima = self._minima()
+            usable = (ended["status"] != Status.DIVERGED) & ended["energy"].isfinite()
+            if len(minima):
+                best = torch.as_tensor(minima.x[minima.energy.argmin()])
+            elif bool(usable.any()):
+                best = ended["x"][torch.where(usable, ended["energy"], torch.inf).argmin()]
+            else:
+                raise EnergyError(self._no_minimum())
+            self.center.copy_(best)
+            near = float((self.center).abs().max()) < PILOT_SCALES[-1]
+            if near:
+                break
+        ends = torch.as_tensor(minima.x).to(x) if len(minima) else ended["x"][usable]
+        spread = float((ends - self.center).abs().max())
+        self.radius = 2 * spread if spread > 1e-4 * (1 + float(self.center.abs().max())) else 1.0
+
+    def _pilot_starts(self, center: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finite starts of the coarse descent and the length scale that each of them assumes."""
         n = max(16, self.config.n_starts // 16)
-        drawn = [draw_finite(self.energy, Gaussian(0.0, scale), n, self.generator) for scale in PILOT_SCALES]
-        coarse = LBFGS(max_iterations=200, step_tolerance=1e-3)
-        ended = relax(self.energy, torch.cat(drawn), self.radius, coarse)
-        usable = (ended["status"] != Status.DIVERGED) & ended["energy"].isfinite()
-        diverged = ended["status"] == Status.DIVERGED
-        if bool(diverged.any()):
-            self.runaway = float(ended["energy"][diverged].min())
-        if not bool(usable.any()):
-            raise EnergyError(self._no_minimum())
-        best = torch.where(usable, ended["energy"], torch.inf).argmin()
-        self.center = ended["x"][best].clone()
-        spread = float((ended["x"][usable] - self.center).abs().max())
-        self.radius = 2 * spread if spread > 1e-2 * PILOT_SCALES[0] else 1.0
+        counts = torch.tensor([n] * len(PILOT_SCALES) + [N_FAR] * len(FAR_PILOTS))
+        scale = torch.tensor(PILOT_SCALES + FAR_PILOTS, dtype=torch.float64).repeat_interleave(counts)
+        unit = torch.randn(len(scale), self.energy.dim, generator=self.generator, dtype=torch.float64)
+        x = (scale[:, None] * unit).to(self.energy.device, self.energy.dtype)
+        if center is not None:
+            x = x + center
+        finite = self.energy.value(x).isfinite()
+        if not bool(finite.any()):
+            x = draw_finite(self.energy, Gaussian(0.0, PILOT_SCALES[-1]), n, self.generator)
+            return x, torch.ones(n, dtype=x.dtype, device=x.device)
+        return x[finite], scale.to(x).clamp_min(1.0)[finite]
 
     def _cube(self) -> Box:
         center = self.center.cpu().numpy()
@@ -244,10 +313,27 @@ class _MultiStart:
         margin = 0.25 * max(float((high - low).max()), 0.1 * self.radius)
         return Box(tuple(low - margin), tuple(high + margin))
 
+    def _near_minima(self, n: int) -> torch.Tensor:
+        """n points around random minima, at distances spread evenly over the orders of magnitude below the radius."""
+        minima = self._minima().x
+        draw = torch.rand(n, 2, generator=self.generator, dtype=torch.float64)
+        unit = torch.randn(n, self.energy.dim, generator=self.generator, dtype=torch.float64)
+        unit = unit / unit.norm(dim=1, keepdim=True)
+        chosen = torch.as_tensor(minima)[(draw[:, 0] * len(minima)).long()]
+        x = chosen + self.radius * 10 ** (-NEAR_DECADES * draw[:, 1:]) * unit
+        x = x.to(self.energy.device, self.energy.dtype)
+        finite = self.energy.value(x).isfinite()
+        return torch.where(finite[:, None], x, chosen.to(x))
+
     # -- what was found ---------------------------------------------------------------------------------------------
 
     def _minima(self) -> StationaryPoints:
         return self.catalogue.points().of_index(0)
+
+    def _energy_span(self) -> float:
+        """Spread of the minima's energies; a thousandth of their size where there is a single level."""
+        energies = self._minima().energy
+        return max(float(np.ptp(energies)), 1e-3 * (1 + float(np.abs(energies).min())))
 
     def _minimum_numbers(self) -> np.ndarray:
         found = self.catalogue.points()
@@ -256,8 +342,8 @@ class _MultiStart:
     def _no_minimum(self) -> str:
         found = self.catalogue.points()
         if found.degenerate.any():
-            why = "the points reached are degenerate (a Hessian eigenvalue is zero: a flat direction or a continuous symmetry)"
-        elif np.isfinite(self.runaway):
+            why = "the points reached are degenerate (a zero Hessian eigenvalue: a flat direction or a symmetry)"
+        elif self.runaway < np.inf:
             why = "every start ran away: the energy is unbounded below, or flat far out"
         else:
             why = "no start converged"
@@ -272,8 +358,7 @@ class _MultiStart:
             if counts[status]:
                 self.warnings.append(f"{counts[status]} of {len(self.status)} starts: {status.text}")
         energies = self._minima().energy
-        span = max(float(np.ptp(energies)), 1e-3 * (1 + abs(float(energies.min()))))
-        if self.runaway < energies.min() - FAR_BELOW * span:
+        if self.runaway < energies.min() - FAR_BELOW * self._energy_span():
             self.converged = False
             self.warnings.append(
                 f"the energy is unbounded below as far as the search went (E = {self.runaway:.3g} was reached): "

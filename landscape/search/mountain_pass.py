@@ -11,7 +11,9 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.stationary import newton_polish
-from landscape.search.string import straight_images
+from landscape.search.string import end_points, saddles_only, straight_images
+
+STRAY = 0.1  # how far the polish may move the top, in units of the distance between the ends
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class MountainPassOptions:
     """Hyper-parameters of `mountain_pass`.
 
     n_points : nodes of the path. max_iterations : moves of the highest node.
-    gradient_tolerance : a path has converged when the gradient at its top is below this part of the steepest slope on the first path.
+    gradient_tolerance : a path has converged when the gradient at its top is below this part of the steepest slope on
+    the first path.
     """
 
     n_points: int = 15
@@ -28,7 +31,9 @@ class MountainPassOptions:
 
     def __post_init__(self) -> None:
         if self.n_points < 5 or self.max_iterations < 1 or not self.gradient_tolerance > 0:
-            raise UsageError(f"a mountain pass needs n_points >= 5, max_iterations >= 1, gradient_tolerance > 0, not {self}")
+            raise UsageError(
+                f"a mountain pass needs n_points >= 5, max_iterations >= 1, gradient_tolerance > 0, not {self}"
+            )
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,14 @@ def mountain_pass(
 ) -> MountainPasses:
     """Mountain-pass points between pairs of minima start (n, d), end (n, d).
 
-    Each path is a chain of points. Its highest point moves down the gradient across the path; nodes around it close in, so
-    that the top stays resolved; when the gradient there is small, Newton's method polishes. A result is CONVERGED
-    only if it is a nondegenerate point of index 1 above both ends.
+    Each path is a chain of points. Its highest point moves down the gradient across the path; nodes around it close
+    in, so that the top stays resolved; when the gradient there is small, Newton's method polishes. A result is
+    CONVERGED only if it is a nondegenerate point of index 1 above both ends.
 
     Raises UsageError for shapes that do not match.
     """
     options = options or MountainPassOptions()
-    a, b = (torch.as_tensor(p, dtype=energy.dtype, device=energy.device) for p in (start, end))
-    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != energy.dim:
-        raise UsageError(
-            f"a mountain pass joins points of equal shape (n, {energy.dim}), not {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+    a, b = end_points(energy, start, end, "a mountain pass")
     path = straight_images(a, b, options.n_points)
     n, m, d = path.shape
     value, gradient = energy.value_and_gradient(path.reshape(n * m, d))
@@ -71,19 +72,14 @@ def mountain_pass(
     }  # fmt: skip
     ended = iterate(lambda s: _lower_the_top(energy, s, options), state, ("top",), options.max_iterations)
     polished = newton_polish(energy, ended["top"])
-    eigenvalues = polished["eigenvalues"]
-    index = (eigenvalues < 0).sum(1)
     ends = torch.maximum(energy.value(a), energy.value(b))
     status = torch.where(ended["status"] == Status.CONVERGED, polished["status"], ended["status"])
-    wrong = (index != 1) | (polished["energy"] <= ends)
+    # A polish that ends far from the top of the path has found some other point.
+    strayed = (polished["x"] - ended["top"]).norm(dim=1) > STRAY * length
+    wrong = strayed | (polished["energy"] <= ends)
     status = torch.where((status == Status.CONVERGED) & wrong, int(Status.UNFINISHED), status)
-    good = status == Status.CONVERGED
-    return MountainPasses(
-        torch.where(good[:, None], polished["x"], torch.nan).cpu().numpy(),
-        torch.where(good, polished["energy"], torch.nan).cpu().numpy(),
-        index.cpu().numpy(),
-        status.cpu().numpy(),
-    )
+    saddle, saddle_energy, result, index = saddles_only(polished, status)
+    return MountainPasses(saddle, saddle_energy, index, result)
 
 
 def _lower_the_top(energy: Energy, state: State, options: MountainPassOptions) -> State:
@@ -99,7 +95,8 @@ def _lower_the_top(energy: Energy, state: State, options: MountainPassOptions) -
     across = gradient - (gradient * tangent).sum(1, keepdim=True) * tangent
     move = state["step"][:, None] * across
     gap = torch.minimum((x - before).norm(dim=1), (after - x).norm(dim=1))
-    # Never farther than the neighbours, unless these have closed in: the top may then drift by a small part of the path.
+    # Never farther than the neighbours, unless these have closed in: the top may then drift by a small part of the
+    # path.
     limit = torch.maximum(gap, 1e-2 * state["length"])
     size = move.norm(dim=1)
     move = move * (limit / torch.maximum(size, limit))[:, None]

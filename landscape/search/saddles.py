@@ -29,35 +29,40 @@ class EigenvectorFollowing:
 
     def __post_init__(self) -> None:
         if self.max_iterations < 1 or not self.step_tolerance > 0 or not 0 < self.initial_trust <= self.largest_trust:
-            raise UsageError(f"eigenvector following needs positive limits and initial_trust <= largest_trust, not {self}")
+            raise UsageError(
+                f"eigenvector following needs positive limits and initial_trust <= largest_trust, not {self}"
+            )
 
 
 def follow_eigenvectors(
     energy: Energy,
     x: torch.Tensor,
     index: torch.Tensor,
-    scale: float,
+    scale: float | torch.Tensor,
     region: tuple[torch.Tensor, torch.Tensor],
     config: EigenvectorFollowing | None = None,
 ) -> State:
     """Walk from each row of x (n, d) towards a stationary point of the given index (n,).
 
-    In the eigenbasis of the Hessian at x the step is +g_i/|lambda_i| in the `index` lowest modes (uphill) and -g_i/|lambda_i| in the
-    others (downhill), cut at a trust radius that follows how well the quadratic model foretells the energy
-    (Cerjan and Miller 1981; Wales 1994). At a point of the wanted index this is Newton's method.
-    A row that leaves the box `region` (low (d,), high (d,)) is DIVERGED. Returns x, energy, status, iterations.
+    In the eigenbasis of the Hessian at x the step is +g_i/|lambda_i| in the `index` lowest modes (uphill) and
+    -g_i/|lambda_i| in the others (downhill), cut at a trust radius that follows how well the quadratic model foretells
+    the energy (Cerjan and Miller 1981; Wales 1994). At a point of the wanted index this is Newton's method. A row that
+    leaves the box `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one
+    a row, is the length that the trust radius refers to. Returns x, energy, status, iterations.
     """
     config = config or EigenvectorFollowing()
     n = len(x)
+    length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
     state: State = {
-        "x": x.clone(), "target": index.clone(), "trust": x.new_full((n,), config.initial_trust * scale),
+        "x": x.clone(), "target": index.clone(), "scale": length, "trust": config.initial_trust * length,
+        "low": region[0].expand_as(x), "high": region[1].expand_as(x),
         "status": torch.full((n,), int(Status.RUNNING), device=x.device),
     }  # fmt: skip
     state |= _evaluate(energy, x)
     state["status"][~state["finite"]] = Status.NOT_FINITE
 
     def step(state: State) -> State:
-        return _step(energy, state, config, scale, region)
+        return _step(energy, state, config)
 
     return iterate(step, state, ("x", "energy"), config.max_iterations)
 
@@ -75,9 +80,7 @@ def _evaluate(energy: Energy, x: torch.Tensor) -> State:
     }  # fmt: skip
 
 
-def _step(
-    energy: Energy, state: State, config: EigenvectorFollowing, scale: float, region: tuple[torch.Tensor, torch.Tensor]
-) -> State:
+def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
     x, eigenvalues, components = state["x"], state["eigenvalues"], state["components"]
     magnitude = eigenvalues.abs()
     magnitude = torch.maximum(magnitude, FLOOR * magnitude.amax(1, keepdim=True)).clamp_min(torch.finfo(x.dtype).tiny)
@@ -100,7 +103,7 @@ def _step(
     used = torch.minimum(length, state["trust"])
     result = dict(state)
     result["trust"] = torch.where(factor > 1, torch.maximum(state["trust"], 2 * used), factor * used)
-    result["trust"] = result["trust"].clamp_max(config.largest_trust * scale)
+    result["trust"] = torch.minimum(result["trust"], config.largest_trust * state["scale"])
     for name, value in (new | {"x": trial}).items():
         mask = accept.reshape(-1, *[1] * (value.ndim - 1))
         result[name] = torch.where(mask, value, state[name])
@@ -109,7 +112,7 @@ def _step(
     status = state["status"].clone()
     size = 1 + result["x"].norm(dim=1)
     status[newton < config.step_tolerance * size] = Status.CONVERGED
-    status[((result["x"] < region[0]) | (result["x"] > region[1])).any(1)] = Status.DIVERGED
-    status[result["trust"] < 1e-8 * scale] = Status.UNFINISHED
+    status[((result["x"] < state["low"]) | (result["x"] > state["high"])).any(1)] = Status.DIVERGED
+    status[result["trust"] < 1e-8 * state["scale"]] = Status.UNFINISHED
     result["status"] = status
     return result

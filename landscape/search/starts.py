@@ -33,7 +33,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Starts from a normal distribution with the given mean and standard deviation (numbers, or one value a coordinate)."""
+    """Starts from a normal distribution; mean and standard deviation are numbers, or one value a coordinate."""
 
     mean: float | tuple[float, ...] = 0.0
     standard_deviation: float | tuple[float, ...] = 1.0
@@ -56,8 +56,14 @@ class Points:
     x: np.ndarray
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "x", np.array(self.x, float))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"start points are a finite array of shape (n, d) with n >= 1: {error}") from error
         if self.x.ndim != 2 or len(self.x) == 0 or not np.isfinite(self.x).all():
-            raise UsageError(f"start points are a finite array of shape (n, d) with n >= 1, not of shape {self.x.shape}")
+            raise UsageError(
+                f"start points are a finite array of shape (n, d) with n >= 1, not of shape {self.x.shape}"
+            )
 
 
 def _per_coordinate(value: float | tuple[float, ...], dim: int, what: str) -> torch.Tensor:
@@ -67,9 +73,7 @@ def _per_coordinate(value: float | tuple[float, ...], dim: int, what: str) -> to
     return array.expand(dim)
 
 
-def draw_finite(
-    energy: Energy, starts: Box | Gaussian, n: int, generator: torch.Generator
-) -> torch.Tensor:
+def draw_finite(energy: Energy, starts: Box | Gaussian, n: int, generator: torch.Generator) -> torch.Tensor:
     """n starts (n, d) at which the energy is finite; non-finite points are redrawn.
 
     Raises EnergyError where (almost) no finite point can be found.

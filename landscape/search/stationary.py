@@ -14,8 +14,9 @@ from landscape.search.driver import State, Status, iterate
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
+NEARBY = 1e-3  # how far from a point, in units of 1 + |x|, its Hessian is compared
 NEWTON_TOLERANCE = 1e-9  # a point is stationary when its Newton step is below this times (1 + |x|)
-NEWTON_ITERATIONS = 30
+NEWTON_ITERATIONS = 60  # degenerate points are approached by a constant factor (2/3 for x^4) an iteration
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class StationaryPoints:
         return self.select((self.index == index) & ~self.degenerate)
 
     def ordered(self) -> StationaryPoints:
-        """By energy; energies equal to 1e-8 relative by coordinates rounded to 1e-5: ids do not change between seeds."""
+        """By energy; energies equal to 1e-8 relative by coordinates rounded to 1e-5, whatever the seed."""
         return self.select(canonical_order(self.energy, self.x))
 
     @staticmethod
@@ -70,7 +71,7 @@ def canonical_order(energy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def group_rows(x: np.ndarray, energy: np.ndarray, factor: float = 1.0) -> np.ndarray:
-    """Label rows that are one point: |dx| < factor MERGE_X (1 + |x|), |dE| < factor^2 MERGE_E (1 + |E|). (n,) int labels.
+    """Label rows that are one point: |dx| < factor MERGE_X (1 + |x|), |dE| < factor^2 MERGE_E (1 + |E|); (n,) ints.
 
     Rows are first hashed on a grid, so that 100,000 copies of three points do not become 10^9 pairs.
     """
@@ -101,12 +102,26 @@ def _root(parent: np.ndarray, i: int) -> int:
     return int(i)
 
 
+def classify(eigenvalues: np.ndarray, nearby: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Index (n,) and degeneracy (n,) of points with these Hessian eigenvalues (n, d).
+
+    An eigenvalue below 1e-6 of the largest counts as zero; `nearby` (n,), the norm of the Hessian beside the point,
+    takes
+    the place of the largest where that is larger.
+    """
+    largest = np.abs(eigenvalues).max(1, initial=0.0)
+    if nearby is not None:
+        largest = np.maximum(largest, nearby)
+    flat = (np.abs(eigenvalues) < DEGENERATE * largest[:, None]) | (largest[:, None] == 0)
+    return ((eigenvalues < 0) & ~flat).sum(1), flat.any(1)
+
+
 def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_ITERATIONS) -> State:
     """Newton's method on grad E = 0 from points that are already close, whatever their index.
 
-    A step that does not lower |grad E| is halved (networks with CELU or ReLU have kinks in the Hessian, where full steps chatter).
-    A row has converged when its Newton step is below 1e-9 (1 + |x|) and no longer improves; degenerate directions are
-    measured by the gradient alone. Returns x, energy, gradient, hessian, eigenvalues, status.
+    A step that does not lower |grad E| is halved (networks with CELU or ReLU have kinks in the Hessian, where full
+    steps chatter). A row has converged when its Newton step is below 1e-9 (1 + |x|) and no longer improves; degenerate
+    directions are measured by the gradient alone. Returns x, energy, gradient, hessian, eigenvalues, status.
     """
     value, gradient = energy.value_and_gradient(x)
     hessian = energy.hessian(x)
@@ -136,7 +151,8 @@ def _newton_step(energy: Energy, state: State) -> State:
     trial = x + state["step"][:, None] * newton
     value, trial_gradient = energy.value_and_gradient(trial)
     better = trial_gradient.norm(dim=1) < norm  # False for NaN
-    close = (length <= NEWTON_TOLERANCE * size) & (norm <= NEWTON_TOLERANCE * largest[:, 0] * size)
+    # The gradient is measured without |x|: a long valley far out is not stationary, however flat.
+    close = (length <= NEWTON_TOLERANCE * size) & (norm <= NEWTON_TOLERANCE * largest[:, 0])
     new = dict(state)
     take = better[:, None]
     new["x"] = torch.where(take, trial, x)
@@ -152,9 +168,12 @@ def _newton_step(energy: Energy, state: State) -> State:
             new[name] = state[name].clone()
             new[name][moved] = part
     status = state["status"].clone()
-    # Done when rounding stops the gradient from shrinking, or nothing is left of it (symmetric points converge to exact zeros).
+    # Done when rounding stops the gradient from shrinking, or nothing is left of it (symmetric points converge to
+    # exact zeros).
     trial_norm = trial_gradient.norm(dim=1)
-    status[close & (~better | (trial_norm > 0.5 * norm) | (trial_norm < 1e-15 * largest[:, 0] * size))] = Status.CONVERGED
+    status[close & (~better | (trial_norm > 0.5 * norm) | (trial_norm < 1e-15 * largest[:, 0] * size))] = (
+        Status.CONVERGED
+    )
     status[~close & (new["step"] < 1e-6)] = Status.UNFINISHED
     new["status"] = status
     return new
@@ -168,64 +187,74 @@ class Catalogue:
 
     def __init__(self, energy: Energy) -> None:
         self.energy = energy
-        self._found = StationaryPoints.empty(energy.dim)
+        self._size = 0
+        self._room = StationaryPoints.empty(energy.dim)  # the first `_size` rows are in use
 
     def __len__(self) -> int:
-        return len(self._found)
+        return self._size
 
     def points(self) -> StationaryPoints:
-        return self._found
+        """A view: rows stay as they are, but `hits` goes on counting."""
+        return StationaryPoints(**{name: value[: self._size] for name, value in vars(self._room).items()})
 
     def count(self, index: int) -> int:
-        return int(((self._found.index == index) & ~self._found.degenerate).sum())
+        found = self.points()
+        return int(((found.index == index) & ~found.degenerate).sum())
 
     def add(self, x: torch.Tensor, count_hits: bool = True) -> np.ndarray:
         """Polish and merge rows (n, d). Returns the number of the point of each row, -1 where the polish failed."""
         rows = x.detach().cpu().numpy()
-        values = self.energy.value(rows)
-        labels = group_rows(rows, values, COARSE)
-        numbers = np.full(len(rows), -1)
         if len(rows) == 0:
-            return numbers
+            return np.full(0, -1)
+        labels = group_rows(rows, self.energy.value(rows), COARSE)
         _, first = np.unique(labels, return_index=True)
         polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
-        group_numbers = self._merge(polished)
-        numbers = group_numbers[labels]
+        numbers = self._merge(polished)[labels]
         if count_hits:
-            np.add.at(self._found.hits, numbers[numbers >= 0], 1)
+            np.add.at(self._room.hits, numbers[numbers >= 0], 1)
         return numbers
 
     def _merge(self, polished: State) -> np.ndarray:
-        x, energy, gradient, hessian, eigenvalues, status = (
-            polished[k].cpu().numpy() for k in ("x", "energy", "gradient", "hessian", "eigenvalues", "status")
-        )
-        good = status == Status.CONVERGED
-        largest = np.abs(eigenvalues).max(1, initial=0.0)
-        flat = np.abs(eigenvalues) < DEGENERATE * largest[:, None]
-        degenerate = flat.any(1) | (largest == 0)
-        index = ((eigenvalues < 0) & ~flat).sum(1)
-        numbers = np.full(len(x), -1)
-        for row in np.nonzero(good)[0]:
-            known = self._find(x[row], energy[row], int(index[row]))
+        """Numbers of polished rows, -1 where the polish did not converge; what is new joins the catalogue."""
+        good = np.nonzero((polished["status"] == Status.CONVERGED).cpu().numpy())[0]
+        outputs = ("x", "energy", "gradient", "hessian", "eigenvalues")
+        x, energy, gradient, hessian, eigenvalues = (polished[k].cpu().numpy()[good] for k in outputs)
+        index, degenerate = classify(eigenvalues, self._nearby_curvature(polished["x"][good]) if len(good) else None)
+        numbers = np.full(len(polished["status"]), -1)
+        for k, row in enumerate(good):
+            known = self._find(x[k], energy[k], int(index[k]), bool(degenerate[k]))
             if known < 0:
-                known = len(self._found)
-                new = {
-                    "x": x[row], "energy": energy[row], "gradient_norm": np.linalg.norm(gradient[row]),
-                    "hessian": hessian[row], "eigenvalues": eigenvalues[row], "index": index[row],
-                    "degenerate": degenerate[row], "hits": 0,
-                }  # fmt: skip
-                self._found = StationaryPoints(
-                    **{k: np.concatenate([old, np.asarray(new[k])[None]]) for k, old in vars(self._found).items()}
-                )
+                known = self._append(
+                    x=x[k], energy=energy[k], gradient_norm=np.linalg.norm(gradient[k]), hessian=hessian[k],
+                    eigenvalues=eigenvalues[k], index=index[k], degenerate=degenerate[k], hits=0,
+                )  # fmt: skip
             numbers[row] = known
         return numbers
 
-    def _find(self, x: np.ndarray, energy: float, index: int) -> int:
-        found = self._found
-        distance = np.linalg.norm(found.x - x, axis=1)
+    def _nearby_curvature(self, x: torch.Tensor) -> np.ndarray:
+        """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero."""
+        offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
+        curvature = torch.linalg.matrix_norm(self.energy.hessian(x + offset)).cpu().numpy()
+        return np.where(np.isfinite(curvature), curvature, 0.0)
+
+    def _append(self, **row: np.ndarray | np.generic | int) -> int:
+        if self._size == len(self._room):  # twice the room, so that n points cost n copies, not n^2
+            more = max(16, self._size)
+            grown = {}
+            for name, value in vars(self._room).items():
+                grown[name] = np.concatenate([value, np.zeros((more, *value.shape[1:]), value.dtype)])
+            self._room = StationaryPoints(**grown)
+        for name, value in row.items():
+            getattr(self._room, name)[self._size] = value
+        self._size += 1
+        return self._size - 1
+
+    def _find(self, x: np.ndarray, energy: float, index: int, degenerate: bool) -> int:
+        """The known point that this one is, -1 for none. Degenerate ones are compared without index."""
+        found = self.points()
         same = (
-            (found.index == index)
-            & (distance < MERGE_X * (1 + np.linalg.norm(x)))
+            ((found.index == index) | (found.degenerate & degenerate))
+            & (np.linalg.norm(found.x - x, axis=1) < MERGE_X * (1 + np.linalg.norm(x)))
             & (np.abs(found.energy - energy) < MERGE_E * (1 + abs(energy)))
         )
         return int(np.argmax(same)) if same.any() else -1

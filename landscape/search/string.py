@@ -11,7 +11,7 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
-from landscape.search.stationary import newton_polish
+from landscape.search.stationary import classify, newton_polish
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def arclengths(images: torch.Tensor) -> torch.Tensor:
 
 
 def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
-    """Images at equal arclength, by cubic Hermite interpolation with centred tangents: (n, m, d) -> (n, n_images, d)."""
+    """Images at equal arclength, by cubic Hermite interpolation: (n, m, d) -> (n, n_images, d)."""
     length = arclengths(images)
     total = length[:, -1:].clamp_min(torch.finfo(images.dtype).tiny)
     # A strictly increasing abscissa even where images coincide.
@@ -94,9 +94,9 @@ def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
 def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions | None = None) -> State:
     """Move the inner images of each string (n, m, d) across the path, downhill, at equal arclength; the ends stay.
 
-    The simplified string method (E, Ren and Vanden-Eijnden 2007): x_k -= dt * (gradient across the path), then images are
-    redistributed. dt is the inverse of the largest curvature that the string's own moves have shown, and no longer than a descent
-    takes to the next image. Returns images, energy (n, m), force (n,) and status.
+    The simplified string method (E, Ren and Vanden-Eijnden 2007): x_k -= dt * (gradient across the path), then
+    images are redistributed. dt is the inverse of the largest curvature that the string's own moves have shown, and no
+    longer than a descent takes to the next image. Returns images, energy (n, m), force (n,) and status.
     """
     options = options or StringOptions()
     images = resample(images, images.shape[1])
@@ -122,7 +122,8 @@ def _evaluate(energy: Energy, images: torch.Tensor) -> tuple[torch.Tensor, torch
 def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """The part of the gradient across the path at the inner images.
 
-    Upwind tangents, towards the higher neighbour (Henkelman and Jonsson 2000): with centred ones a steep path breaks into zigzags.
+    Upwind tangents, towards the higher neighbour (Henkelman and Jonsson 2000): with centred ones a steep path breaks
+    into zigzags.
     """
     forward, backward = images[:, 2:] - images[:, 1:-1], images[:, 1:-1] - images[:, :-2]
     rise, fall = value[:, 2:] - value[:, 1:-1], value[:, :-2] - value[:, 1:-1]
@@ -130,7 +131,9 @@ def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -
     forward_higher = value[:, 2:] > value[:, :-2]
     at_extremum = (rise * fall) >= 0
     weight_forward = torch.where(at_extremum, torch.where(forward_higher, larger, smaller), forward_higher.to(value))
-    weight_backward = torch.where(at_extremum, torch.where(forward_higher, smaller, larger), (~forward_higher).to(value))
+    weight_backward = torch.where(
+        at_extremum, torch.where(forward_higher, smaller, larger), (~forward_higher).to(value)
+    )
     tangent = weight_forward[..., None] * forward + weight_backward[..., None] * backward
     tangent = tangent / tangent.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
     inner = gradient[:, 1:-1]
@@ -141,8 +144,8 @@ def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
     images, gradient = state["images"], state["gradient"]
     across = _across(images, state["energy"], gradient)
     spacing = arclengths(images)[:, -1] / (images.shape[1] - 1)
-    # Two stability limits, image by image: the curvature across the path, and a Courant limit along it: where a step down a steep
-    # path would pass the next image, small kinks grow.
+    # Two stability limits, image by image: the curvature across the path, and a Courant limit along it: where a step
+    # down a steep path would pass the next image, small kinks grow.
     slope = gradient[:, 1:-1].norm(dim=-1) / spacing[:, None]
     rate = torch.maximum(state["curvature"][:, None], slope).clamp_min(torch.finfo(images.dtype).tiny)
     move = across / rate[..., None]
@@ -183,23 +186,30 @@ def climb(energy: Energy, images: torch.Tensor, value: torch.Tensor) -> tuple[np
 
     Returns saddle (n, d), energy (n,), status (n,): CONVERGED only where an index-1 point was reached.
     """
-    n, _, d = images.shape
+    n = len(images)
     top = 1 + value[:, 1:-1].argmax(1)
     x = images[torch.arange(n), top]
     length = arclengths(images)[:, -1]
-    scale = float(length.max())
-    low, high = images.amin((0, 1)) - scale, images.amax((0, 1)) + scale
+    low, high = images.amin(1) - length[:, None], images.amax(1) + length[:, None]
     short = EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1)
     one = torch.ones(n, dtype=torch.long, device=x.device)
-    ended = follow_eigenvectors(energy, x, one, scale, (low, high), short)
+    ended = follow_eigenvectors(energy, x, one, length, (low, high), short)
     polished = newton_polish(energy, ended["x"])
-    index = (polished["eigenvalues"] < 0).sum(1)
     status = torch.where(ended["status"] == Status.CONVERGED, polished["status"], ended["status"])
-    status = torch.where((status == Status.CONVERGED) & (index != 1), int(Status.UNFINISHED), status)
-    good = (status == Status.CONVERGED)[:, None]
-    saddle = torch.where(good, polished["x"], torch.nan)
-    energies = torch.where(good[:, 0], polished["energy"], torch.nan)
-    return saddle.cpu().numpy(), energies.cpu().numpy(), status.cpu().numpy()
+    return saddles_only(polished, status)[:3]
+
+
+def saddles_only(polished: State, status: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, energy, status and index of polished rows; rows that are no nondegenerate index-1 points lose their CONVERGED
+    status (DEGENERATE, UNFINISHED) and their x and energy (nan)."""
+    x, energy, result = (t.cpu().numpy().copy() for t in (polished["x"], polished["energy"], status))
+    index, degenerate = classify(polished["eigenvalues"].cpu().numpy())
+    converged = result == Status.CONVERGED
+    result[converged & (index != 1)] = Status.UNFINISHED
+    result[converged & degenerate] = Status.DEGENERATE
+    lost = result != Status.CONVERGED
+    x[lost], energy[lost] = np.nan, np.nan
+    return x, energy, result, index
 
 
 def string_method(
@@ -223,28 +233,41 @@ def string_method(
     Raises UsageError for shapes that do not match.
     """
     options = options or StringOptions()
-    a, b = (torch.as_tensor(p, dtype=energy.dtype, device=energy.device) for p in (start, end))
-    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != energy.dim:
-        raise UsageError(
-            f"a string joins points of equal shape (n, {energy.dim}), not {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+    a, b = end_points(energy, start, end, "a string")
     initial = straight_images(a, b, options.n_images)
     if images is not None:
         given = torch.as_tensor(images, dtype=energy.dtype, device=energy.device)
         if given.ndim != 3 or given.shape[0] != len(a) or given.shape[2] != energy.dim:
-            raise UsageError(f"initial images have shape (n, m, d) = ({len(a)}, m, {energy.dim}), not {tuple(given.shape)}")
+            raise UsageError(
+                f"initial images have shape (n, m, d) = ({len(a)}, m, {energy.dim}), not {tuple(given.shape)}"
+            )
         initial = resample(given, options.n_images)
     relaxed = relax_strings(energy, initial, options)
     saddle, saddle_energy, saddle_status = climb(energy, relaxed["images"], relaxed["energy"])
-    paths, value, force = relaxed["images"], relaxed["energy"], relaxed["force"]
-    status = relaxed["status"].cpu().numpy()
+    paths, value, force, status = (relaxed[k] for k in ("images", "energy", "force", "status"))
     through = np.nonzero(saddle_status == Status.CONVERGED)[0]
     if len(through):
         top = torch.as_tensor(saddle[through], dtype=energy.dtype, device=energy.device)
         halves = _through(energy, paths[through], value[through], top, options)
         paths[through], value[through], force[through] = halves["images"], halves["energy"], halves["force"]
-        status[through] = halves["status"].cpu().numpy()
-    return _paths(paths, value, force, status, saddle, saddle_energy, saddle_status)
+        status[through] = halves["status"]
+    return make_paths(relaxed, saddle, saddle_energy, saddle_status)
+
+
+def end_points(energy: Energy, start: np.ndarray, end: np.ndarray, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both ends (n, d) of n paths as tensors; a UsageError where they do not fit."""
+    a, b = (torch.as_tensor(np.asarray(p, float), dtype=energy.dtype, device=energy.device) for p in (start, end))
+    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != energy.dim:
+        raise UsageError(
+            f"{what} joins points of equal shape (n, {energy.dim}), not {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    if not bool(a.isfinite().all() and b.isfinite().all()):
+        raise UsageError(f"{what} joins finite points, but some of these {len(a)} pairs hold nan or infinity")
+    if bool((a == b).all(1).any()):
+        raise UsageError(
+            f"{what} joins two different points, but the ends of pair {int((a == b).all(1).nonzero()[0])} are equal"
+        )
+    return a, b
 
 
 def _through(
@@ -273,9 +296,8 @@ def join_halves(energy: Energy, left: torch.Tensor, right: torch.Tensor, options
     }
 
 
-def _paths(
-    images: torch.Tensor, value: torch.Tensor, force: torch.Tensor, status: np.ndarray,
-    saddle: np.ndarray, saddle_energy: np.ndarray, saddle_status: np.ndarray,
-) -> Paths:  # fmt: skip
-    arrays = [tensor.cpu().numpy() for tensor in (images, value, arclengths(images), force)]
-    return Paths(*arrays, status, saddle, saddle_energy, saddle_status)
+def make_paths(relaxed: State, saddle: np.ndarray, saddle_energy: np.ndarray, saddle_status: np.ndarray) -> Paths:
+    """Relaxed strings as numpy arrays, with the saddle of each."""
+    images, energy, force, status = (relaxed[k].cpu().numpy() for k in ("images", "energy", "force", "status"))
+    length = arclengths(relaxed["images"]).cpu().numpy()
+    return Paths(images, energy, length, force, status, saddle, saddle_energy, saddle_status)
