@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from landscape.energy.catalogue import describe
     from landscape.energy.energy import Energy, Evaluations
     from landscape.energy.load import load_energy
-    from landscape.energy.probe import probe
+    from landscape.energy.probe import probe_energy
     from landscape.energy.save import save_energy
 
 _HOMES = {
@@ -22,11 +22,11 @@ _HOMES = {
     "as_energy": "adapt",
     "describe": "catalogue",
     "load_energy": "load",
-    "probe": "probe",
+    "probe_energy": "probe",
     "save_energy": "save",
 }
 
-__all__ = ["Energy", "Evaluations", "as_energy", "describe", "load_energy", "probe", "save_energy"]
+__all__ = ["Energy", "Evaluations", "as_energy", "describe", "load_energy", "probe_energy", "save_energy"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from torch import nn
 
 from landscape.energy.energy import Energy, first_line
 from landscape.energy.metadata import checked, resolve_dim
-from landscape.energy.probe import probe
+from landscape.energy.probe import probe_energy
 from landscape.errors import EnergyError, UsageError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -61,7 +61,7 @@ def as_energy(
         device=place,
         zero_modes=str(getattr(obj, "zero_modes", "") or ""),
     )
-    probe(energy)
+    probe_energy(energy)
     return energy
 
 

@@ -6,12 +6,14 @@ beta = softplus(_beta); overdamped gamma = gamma; underdamped gamma = softplus(_
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +132,14 @@ def wanted_names(path: Path) -> list[str]:
         return []
     found: list[str] = []
     texts: list[str] = []
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "GLOBAL":
-                found.append(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                found.append(".".join(texts[-2:]))
-            elif isinstance(argument, str):
-                texts.append(argument)
-    except (ValueError, pickle.UnpicklingError, IndexError, UnicodeDecodeError):
-        pass  # the names up to the damage
+    stream = io.BytesIO(data)
+    with suppress(ValueError, pickle.UnpicklingError, IndexError):  # keep the names up to the damage
+        while stream.tell() < len(data):  # older files of torch.save are several pickles in a row, then raw numbers
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    found.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    found.append(".".join(texts[-2:]))
+                elif isinstance(argument, str):
+                    texts.append(argument)
     return sorted({name for name in found if not HARMLESS.fullmatch(name)})

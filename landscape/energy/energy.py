@@ -114,7 +114,7 @@ class Energy:
             parts = [self._graph(part)[1].detach() for part in points.split(GRADIENT_CHUNK)]
         else:
             with torch.no_grad():
-                parts = [self._apply(part) for part in points.split(GRADIENT_CHUNK)]
+                parts = [self._apply(part).detach() for part in points.split(GRADIENT_CHUNK)]
         return self._like(x, torch.cat(parts))
 
     def gradient(self, x: Array) -> Array:

@@ -56,7 +56,7 @@ def public_names(path: Path) -> list[str]:
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 found += [leaf.id for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
-    return [name for name in found if not name.startswith("_")]
+    return [name for name in dict.fromkeys(found) if not name.startswith("_")]
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def archive_metadata(path: Path) -> dict[str, Any]:
     """The metadata in a torch.export archive, read from the zip file: no code runs."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if name.split("/", 1)[-1] == f"extra/{KEY}"]
+            found = [name for name in archive.namelist() if name.endswith((f"extra/{KEY}", f"extra_files/{KEY}"))]
             text = archive.read(found[0]).decode() if found else json.dumps({"format": 1})
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
         raise EnergyError(f"{path} is not a whole torch.export archive ({first_line(error)}); save it again") from error

@@ -19,7 +19,7 @@ from landscape.energy.from_code import public_names, read_code
 from landscape.energy.from_file import CONVERT, read_exported, read_safetensors
 from landscape.energy.metadata import resolve_dim
 from landscape.energy.potentials import MAKERS
-from landscape.energy.probe import probe
+from landscape.energy.probe import probe_energy
 from landscape.errors import EnergyError
 
 FORMS = ".safetensors, .pth, .pt, .pt2, file.py:name, package.module:name or potential:NAME"
@@ -74,7 +74,7 @@ def load_energy(
     if isinstance(obj, Energy):
         resolve_dim(obj.dim, dim, spec)
         obj.source, obj.sha256 = spec, sha256
-        probe(obj)
+        probe_energy(obj)
         return obj
     return as_energy(obj, dim, dtype=dtype, device=device, metadata=metadata, source=spec, sha256=sha256)
 
@@ -85,6 +85,8 @@ def _is_code(spec: str) -> bool:
 
 def _existing(spec: str) -> Path:
     path = Path(spec)
+    if not spec.strip():
+        raise EnergyError(f"an empty text is no energy; name an energy: {FORMS}")
     if path.is_dir():
         raise EnergyError(f"{spec} is a folder; name an energy: {FORMS}")
     if not path.exists():
@@ -105,7 +107,7 @@ def _read(path: Path, trust: bool) -> tuple[Any, Mapping[str, Any] | None]:
     inside = _zip_names(path)
     if path.suffix == ".pt2" and not inside:
         raise EnergyError(f"{path} is not a torch.export archive: truncated, or another kind of file; save it again")
-    if any(name.endswith("/models/model.json") or name == "models/model.json" for name in inside):
+    if path.suffix == ".pt2" or any(name.endswith("models/model.json") for name in inside):
         return read_exported(path, trust)
     if any(name.endswith("constants.pkl") for name in inside):
         raise EnergyError(

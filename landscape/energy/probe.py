@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -48,8 +49,16 @@ class _Sample:
     directions: torch.Tensor
     single: bool  # computed in single precision, whatever the dtype says
 
+    @property
+    def rounding(self) -> float:
+        return float(torch.finfo(torch.float32 if self.single else torch.float64).eps)
 
-def probe(energy: Energy, seed: int = 0) -> None:
+    @property
+    def steps(self) -> tuple[float, ...]:
+        return STEPS[2:] if self.single else STEPS
+
+
+def probe_energy(energy: Energy, seed: int = 0) -> None:
     """Check `energy` at random points; set `value_needs_grad`, `exact_second_derivative` and `notes` by what is found.
 
     Points are Gaussian around the origin with standard deviations .1, 1 and 3 (10, 30 and 100 if the energy is
@@ -94,7 +103,10 @@ def _settle_value_mode(energy: Energy, generator: torch.Generator) -> None:
         raise
     except Exception as error:  # a user's function may raise anything
         raise _refusal(energy, "the energy", error) from error
+    before = x.clone()
     values = _attempt(energy, "the energy", lambda: energy.value(x))
+    if not torch.equal(x, before):
+        raise EnergyError(f"{energy.source} changes its argument; do not change the points in place")
     if values.dtype != energy.dtype:
         raise EnergyError(
             f"{energy.source} returned {_short(values.dtype)} for {_short(energy.dtype)} points; "
@@ -107,12 +119,14 @@ def _points(energy: Energy, generator: torch.Generator) -> tuple[torch.Tensor, t
     ever_finite = False
     for scales in SCALES:
         found = [_finite_points(energy, generator, scale) for scale in scales]
-        x, values = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+        x = torch.cat([points for points, _ in found])
         ever_finite |= len(x) > 0
-        if len(x) >= 2 and bool((values.max() - values.min()) > 1e-14 * values.abs().max()):
-            drawn = sum(f[2] for f in found)
+        if len(x) < 2:
+            continue
+        values = energy.value(x)  # in one batch, since these points were found in several
+        if not bool(values.max() - values.min() <= 1e-14 * values.abs().max()):
             if len(x) < POINTS_PER_SCALE * len(scales):
-                energy.notes.append(f"finite at only {len(x)} of {drawn} probe points")
+                energy.notes.append(f"finite at only {len(x)} of {sum(drawn for _, drawn in found)} probe points")
             return x, values
     if not ever_finite:
         raise EnergyError(
@@ -121,20 +135,15 @@ def _points(energy: Energy, generator: torch.Generator) -> tuple[torch.Tensor, t
     raise EnergyError(f"{energy.source} is constant: it has the same value at every probe point, so it has no states")
 
 
-def _finite_points(energy: Energy, generator: torch.Generator, scale: float) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Up to POINTS_PER_SCALE points with finite E, their values, and how many were drawn to find them."""
-    drawn = 0
-    points: list[torch.Tensor] = []
-    values: list[torch.Tensor] = []
-    while sum(len(part) for part in points) < POINTS_PER_SCALE and drawn < DRAWS_PER_SCALE:
-        count = POINTS_PER_SCALE if drawn == 0 else DRAWS_PER_SCALE - drawn
-        x = _gaussian(energy, generator, scale, count)
-        value = _attempt(energy, "the energy", lambda x=x: energy.value(x))  # type: ignore[misc]
-        finite = torch.isfinite(value)
-        points.append(x[finite])
-        values.append(value[finite])
-        drawn += count
-    return torch.cat(points)[:POINTS_PER_SCALE], torch.cat(values)[:POINTS_PER_SCALE], drawn
+def _finite_points(energy: Energy, generator: torch.Generator, scale: float) -> tuple[torch.Tensor, int]:
+    """Up to POINTS_PER_SCALE points with finite E, and how many were drawn to find them."""
+    drawn, points = 0, torch.empty(0, energy.dim, dtype=energy.dtype, device=energy.device)
+    while len(points) < POINTS_PER_SCALE and drawn < DRAWS_PER_SCALE:
+        x = _gaussian(energy, generator, scale, POINTS_PER_SCALE if drawn == 0 else DRAWS_PER_SCALE - drawn)
+        finite = torch.isfinite(_attempt(energy, "the energy", partial(energy.value, x)))
+        points = torch.cat([points, x[finite]])
+        drawn += len(x)
+    return points[:POINTS_PER_SCALE], drawn
 
 
 def _check_repeatable(energy: Energy, x: torch.Tensor, values: torch.Tensor, single: bool) -> None:
@@ -147,12 +156,9 @@ def _check_repeatable(energy: Energy, x: torch.Tensor, values: torch.Tensor, sin
             f"{energy.source} gives other values when it is called again with the same points; "
             "switch off dropout and noise (.eval())"
         )
-    others = (
-        (energy.value(x[:2]), values[:2]),
-        (energy.value(x[-1:]), values[-1:]),
-        (energy.value(x.flip(0)), values.flip(0)),
-    )
-    if any(differs(again, first) for again, first in others):
+    order = torch.arange(len(x), device=x.device)
+    parts = (order[:2], order.flip(0), order[-1:])
+    if any(differs(_attempt(energy, "the energy", partial(energy.value, x[rows])), values[rows]) for rows in parts):
         raise EnergyError(
             f"{energy.source} couples the points of a batch: a point's energy changes with its neighbours; "
             "switch off batch normalisation (.eval()) and sum over coordinates only"
@@ -163,12 +169,12 @@ def _check_gradient(energy: Energy, sample: _Sample) -> None:
     slope = (sample.gradients * sample.directions).sum(1)
     floor = torch.linalg.vector_norm(sample.gradients, dim=1) / math.sqrt(energy.dim)
     best = torch.full_like(slope, math.nan)
-    for step in STEPS:
+    for step in sample.steps:
         h, plus, minus = _both_sides(sample, step)
         above, below = energy.value(plus), energy.value(minus)
         difference = (above - below) / (2 * h)
         size = difference.abs() + slope.abs() + floor
-        noise = 100 * torch.finfo(energy.dtype).eps * (above.abs() + below.abs()) / h
+        noise = 100 * sample.rounding * (above.abs() + below.abs()) / h
         error = (difference - slope).abs() / size
         # a NaN gradient at a finite value is an error; differences below rounding, or not finite, tell nothing
         error = torch.where(torch.isfinite(slope), error, math.inf)
@@ -208,15 +214,17 @@ def _product_error(energy: Energy, sample: _Sample, product: torch.Tensor) -> fl
     """Median over points of the relative error of Hessian-vector products against differences of gradients."""
     size = torch.linalg.vector_norm(product, dim=1)
     best = torch.full_like(size, math.nan)
-    for step in STEPS:
+    for step in sample.steps:
         h, plus, minus = _both_sides(sample, step)
         above, below = energy.gradient(plus), energy.gradient(minus)
         difference = (above - below) / (2 * h[:, None])
         length = torch.linalg.vector_norm(difference, dim=1)
-        rounding = torch.finfo(energy.dtype).eps * torch.linalg.vector_norm(above.abs() + below.abs(), dim=1) / h
+        noise = sample.rounding * torch.linalg.vector_norm(above.abs() + below.abs(), dim=1) / h
         error = torch.linalg.vector_norm(difference - product, dim=1) / (length + size)
+        # both zero within rounding is agreement: a network of ReLUs has no curvature between its kinks
+        error = torch.where(length + size <= noise, 0.0, error)
         error = torch.where(torch.isfinite(size), error, math.inf)
-        best = torch.fmin(best, torch.where(torch.isfinite(length) & ~(length + size <= rounding), error, math.nan))
+        best = torch.fmin(best, torch.where(torch.isfinite(length), error, math.nan))
     return float(best.nanmedian())
 
 
