@@ -196,7 +196,7 @@ def test_parameters_are_parsed_and_defaults_filled_in() -> None:
         ("coupled-chain:g=inf", "not 'inf'"),
         ("coupled-chain:g=", "not ''"),
         ("quadratic:kappa=0", "kappa is a number"),
-        ("gaussian-mixture:d=100000", "d is a whole number from 1 to 1000"),
+        ("gaussian-mixture:d=100000", "d is a whole number from 1 to 200"),
         ("lennard-jones:n=1", "n is a whole number from 2"),
     ],
 )

@@ -13,6 +13,7 @@ from torch import nn
 
 from landscape.energy import Energy, as_energy, probe_energy
 from landscape.energy.architectures import ACTIVATIONS, MLP
+from landscape.energy.energy import GRADIENT_CHUNK
 from landscape.errors import EnergyError
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -301,3 +302,14 @@ def test_the_dimension_is_asked_for_only_where_it_is_missing() -> None:
         as_energy(deep("tanh", 1.0), 2)
     with pytest.raises(EnergyError, match="whole number"):
         as_energy(confined, 0)
+
+
+def test_wide_networks_are_evaluated_in_smaller_chunks() -> None:
+    """A network of six layers keeps six activations of its width a row; 256 MiB of them may live at once."""
+    small, wide = (as_energy(MLP(2, [width] * 6, "tanh", 1.0)) for width in (16, 1024))
+    assert small.gradient_chunk == GRADIENT_CHUNK
+    assert 2**28 / (8 * 1024 * 14) < wide.gradient_chunk < 2**28 / (8 * 1024 * 6)
+    assert 1 <= wide.hessian_chunk <= wide.gradient_chunk / 3
+    x = np.random.default_rng(0).standard_normal((wide.gradient_chunk + 1, 2))
+    rows = [0, -1]
+    np.testing.assert_allclose(wide.gradient(x)[rows], wide.gradient(x[rows]), rtol=1e-10)

@@ -72,8 +72,8 @@ POTENTIALS: dict[str, PotentialInfo] = {
             "minus log of k separated Gaussians with random centres and shapes; weights (at beta = 1) are known",
             "d",
             (
-                Parameter("d", 2, "dimension", 1, 1000),
-                Parameter("k", 3, "components", 1, 1000),
+                Parameter("d", 2, "dimension", 1, 200),
+                Parameter("k", 3, "components", 1, 200),
                 Parameter("seed", 0, "seed of centres, shapes and weights", 0, 2**63),
             ),
         ),
@@ -90,7 +90,7 @@ POTENTIALS: dict[str, PotentialInfo] = {
             "lennard-jones",
             "cluster of n atoms, eps = sigma = 1; has zero modes, so it can be evaluated but not analysed",
             "3 n",
-            (Parameter("n", 7, "atoms", 2, 1000),),
+            (Parameter("n", 7, "atoms", 2, 200),),
         ),
     )
 }

@@ -14,8 +14,8 @@ from landscape.errors import EnergyError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
-# Rows evaluated in one call. Chosen by memory: a published network keeps about 1,500 doubles
-# a row alive for a gradient and three times that for a Hessian-vector product.
+# Most rows evaluated in one call. Chosen by memory: a published network keeps about 1,500 doubles a row alive for a
+# gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies.
 GRADIENT_CHUNK = 16384
 HESSIAN_CHUNK = 4096
 # Below this many rows of (point, direction) a Hessian is one product over repeated points:
@@ -97,6 +97,8 @@ class Energy:
         self.exact_second_derivative = exact_second_derivative
         self.value_needs_grad = value_needs_grad
         self.zero_modes = zero_modes
+        self.gradient_chunk = GRADIENT_CHUNK
+        self.hessian_chunk = HESSIAN_CHUNK
         self.evaluations = Evaluations()
         self.notes: list[str] = []  # what the probe found worth telling the user
 
@@ -111,10 +113,10 @@ class Energy:
         points = self._points(x)
         self.evaluations.value += len(points)
         if self.value_needs_grad:
-            parts = [self._graph(part)[1].detach() for part in points.split(GRADIENT_CHUNK)]
+            parts = [self._graph(part)[1].detach() for part in points.split(self.gradient_chunk)]
         else:
             with torch.no_grad():
-                parts = [self._apply(part).detach() for part in points.split(GRADIENT_CHUNK)]
+                parts = [self._apply(part).detach() for part in points.split(self.gradient_chunk)]
         return self._like(x, torch.cat(parts))
 
     def gradient(self, x: Array) -> Array:
@@ -126,7 +128,7 @@ class Energy:
         points = self._points(x)
         self.evaluations.gradient += len(points)
         values, gradients = [], []
-        for part in points.split(GRADIENT_CHUNK):
+        for part in points.split(self.gradient_chunk):
             leaf, value = self._graph(part)
             gradients.append(_derivative(value.sum(), leaf))
             values.append(value.detach())
@@ -137,7 +139,7 @@ class Energy:
         points, directions = self._points(x), self._points(v)
         if len(points) != len(directions):
             raise EnergyError(f"hvp takes one direction a point, not {len(directions)} for {len(points)} points")
-        pairs = zip(points.split(HESSIAN_CHUNK), directions.split(HESSIAN_CHUNK), strict=True)
+        pairs = zip(points.split(self.hessian_chunk), directions.split(self.hessian_chunk), strict=True)
         if self.exact_second_derivative:
             self.evaluations.hvp += len(points)
             return self._like(x, torch.cat([self._hvp_exact(p, q) for p, q in pairs]))
@@ -152,7 +154,7 @@ class Energy:
             self.evaluations.hessian += n
         else:
             self.evaluations.gradient += 2 * n * d
-        rows = max(1, HESSIAN_CHUNK // d) if n * d > HESSIAN_CHUNK else n
+        rows = max(1, self.hessian_chunk // d) if n * d > self.hessian_chunk else n
         parts = [self._hessian_part(part) for part in points.split(max(rows, 1))]
         hessian = torch.cat(parts) if parts else points.new_zeros(0, d, d)
         return self._like(x, 0.5 * (hessian + hessian.mT))

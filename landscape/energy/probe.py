@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from landscape.energy.energy import Energy, first_line
+from landscape.energy.energy import GRADIENT_CHUNK, HESSIAN_CHUNK, Energy, first_line
 from landscape.errors import EnergyError
 
 # Standard deviations of the probe points; the second set is for energies that are flat or undefined near the origin.
@@ -29,6 +29,9 @@ STEPS = (1e-6, 1e-4, 1e-3, 1e-2)
 DERIVATIVE_TOLERANCE = {False: 1e-3, True: 2e-2}
 # Differences between two evaluations of the same points that rounding in batched products can explain.
 ROUNDING = {False: 1e-8, True: 1e-4}
+
+# Memory that the tensors kept for one backward pass may take.
+CHUNK_BYTES = 256 * 2**20
 
 HINTS = (
     (("same dtype", "Double", "scalar type", "Float"), "cast it to float64, or load it with dtype float32"),
@@ -75,6 +78,7 @@ def probe_energy(energy: Energy, seed: int = 0) -> None:
         x, values = _points(energy, generator)
         single = energy.dtype == torch.float32 or bool((values == values.float().to(values.dtype)).all())
         _check_repeatable(energy, x, values, single)
+        _fit_chunks(energy, x)
         directions = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
         directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
         gradients = _attempt(energy, "its gradient", lambda: energy.gradient(x))
@@ -163,6 +167,29 @@ def _check_repeatable(energy: Energy, x: torch.Tensor, values: torch.Tensor, sin
             f"{energy.source} couples the points of a batch: a point's energy changes with its neighbours; "
             "switch off batch normalisation (.eval()) and sum over coordinates only"
         )
+
+
+def _fit_chunks(energy: Energy, x: torch.Tensor) -> None:
+    """Lower the rows a call evaluates at once, for energies that keep much for the backward pass."""
+
+    def kept(rows: torch.Tensor) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            leaf = rows.clone().requires_grad_(True)
+            result = _attempt(energy, "its gradient", partial(energy.function, leaf))
+            del result
+        return sum(sizes.values())
+
+    # the difference leaves out what does not grow with the batch: the parameters
+    bytes_a_row = (kept(x) - kept(x[:1])) / (len(x) - 1)
+    rows = max(1, int(CHUNK_BYTES / max(bytes_a_row, 1)))
+    energy.gradient_chunk = min(GRADIENT_CHUNK, rows)
+    energy.hessian_chunk = min(HESSIAN_CHUNK, max(1, rows // 4))
 
 
 def _check_gradient(energy: Energy, sample: _Sample) -> None:
