@@ -216,8 +216,9 @@ class Analysis:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"no analysis can be read at {path} ({error}): name a folder that `analyze` wrote"
+                f"no analysis can be read at {path} ({reason}): name a folder that `analyze` wrote"
             ) from error
         try:
             document = json.loads(text)
@@ -406,9 +407,9 @@ def _from_document(document: Mapping[str, Any]) -> Analysis:
         saddles=Saddles(**_points_from(saddles, d), joins=np.array(joins, int).reshape(-1, 2)),
         paths=SavedPaths(
             np.array([row["saddle"] for row in paths], int),
-            np.array([row["images"] for row in paths], float).reshape(-1, n_images, d),
-            np.array([row["energy"] for row in paths], float).reshape(-1, n_images),
-            np.array([row["arclength"] for row in paths], float).reshape(-1, n_images),
+            np.array([row["images"] for row in paths], float).reshape(len(paths), n_images, d),
+            np.array([row["energy"] for row in paths], float).reshape(len(paths), n_images),
+            np.array([row["arclength"] for row in paths], float).reshape(len(paths), n_images),
             np.array([row["converged"] for row in paths], bool),
         ),
         sampled=_sampled_from(states, unassigned),
