@@ -1,0 +1,86 @@
+"""From a trained model to `landscape`: the energy and dynamics of one seed, as objects and as a file, and its states.
+
+With the architectures, the only place where the two packages meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from landscape.analysis import AnalysisConfig, analyze
+from landscape.dynamics import Dynamics, Overdamped
+from landscape.energy import Energy, save_energy
+from landscape.search import Basins, assign_basins, make_basins
+from landscape.store import Analysis
+from nld_models.errors import ConfigError
+from nld_models.model import OverdampedNLD
+
+UNITS = "k_B T"
+TIME_UNIT = "observation"
+
+
+def to_landscape(model: OverdampedNLD, seed_index: int = 0) -> tuple[Energy, Dynamics]:
+    """Energy and dynamics of one seed, in float64: beta = 1, gamma = 1 / D, time in observations.
+
+    seed_index : position in `model.seeds`, from 0. ConfigError if there is none.
+    """
+    if not 0 <= seed_index < len(model.seeds):
+        raise ConfigError(f"seed index is from 0 to {len(model.seeds) - 1}, got {seed_index}")
+    dynamics = Overdamped(beta=1.0, gamma=1 / diffusion_coefficient(model, seed_index))
+    d = model.config.latent_dim
+    metadata = {
+        "dynamics": "overdamped", "beta": dynamics.beta, "gamma": dynamics.gamma_vector(d).tolist(),
+        "units": UNITS, "time_unit": TIME_UNIT,
+    }  # fmt: skip
+    network = model.prior.energy.unstack(seed_index)
+    return Energy(network, d, metadata=metadata, source=f"seed {model.seeds[seed_index]}"), dynamics
+
+
+def diffusion_coefficient(model: OverdampedNLD, seed_index: int) -> float:
+    """D of one seed, in latent length^2 an observation."""
+    return math.exp(float(model.prior.log_d.detach()[seed_index]))
+
+
+def export_energy(model: OverdampedNLD, path: str | Path, seed_index: int = 0) -> Path:
+    """Write one seed's energy to a .safetensors file that `landscape analyze` reads with its dynamics."""
+    energy, _ = to_landscape(model, seed_index)
+    seed = model.seeds[seed_index]
+    assert isinstance(energy.function, torch.nn.Module)
+    # At the precision it was trained in: the file says no more than training does, and is half the size.
+    energy.function.to(model.dtype)
+    extra = {"trained_by": f"nld train, overdamped, simulation-free matching, seed {seed}"}
+    return save_energy(energy, path, extra=extra)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedStates:
+    """The states of one seed's energy: its analysis, and the basins that label latent points."""
+
+    energy: Energy
+    analysis: Analysis
+    basins: Basins
+
+    @property
+    def n_states(self) -> int:
+        return len(self.analysis.states.energy)
+
+    def label(self, z: np.ndarray) -> np.ndarray:
+        """State of each latent point by gradient flow: (..., d) -> (...) integers, -1 where the flow finds none."""
+        flat = np.asarray(z, dtype=float).reshape(-1, self.energy.dim)
+        return assign_basins(self.energy, flat, self.basins).reshape(z.shape[:-1])
+
+
+def find_states(
+    model: OverdampedNLD, seed_index: int, *, seed: int = 0, progress: Callable[[str], None] | None = None
+) -> LearnedStates:
+    """Analyse one seed's energy with `landscape.analyze`; `seed` is of the analysis."""
+    energy, dynamics = to_landscape(model, seed_index)
+    analysis = analyze(energy, dynamics, AnalysisConfig(seed=seed), progress=progress)
+    basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(seed))
+    return LearnedStates(energy, analysis, basins)
