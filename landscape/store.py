@@ -390,6 +390,8 @@ def _points_from(rows: list[Mapping[str, Any]], d: int) -> dict[str, Any]:
 def _from_document(document: Mapping[str, Any]) -> Analysis:
     d = int(document["energy"]["dim"])
     states, saddles, paths = document["states"], document["saddles"], document["paths"]
+    if not states:
+        raise UsageError("this is not a complete analysis (it has no states); analyse again")
     given = document["dynamics"]
     gamma = tuple(given["gamma"])
     dynamics: Dynamics = Overdamped(given["beta"], gamma)

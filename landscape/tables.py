@@ -82,7 +82,7 @@ def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> 
         join = f"{ends[0]:>{wide}} -> {ends[1]:<{wide}}"
         rows.append([str(row["id"]), join, fixed(row["energy"], places), *barriers, *rates, _note(row)])
     headers = ["id", "i -> j", "energy", "barrier i>j", "barrier j>i", "rate i>j", "rate j>i", "note"]
-    title = f"transitions ({len(saddles)} saddles; barriers in kT, rates per {unit or 'unit of time'})"
+    title = f"transitions ({_count(len(saddles), 'saddle')}; barriers in kT, rates per {unit or 'unit of time'})"
     rest = _rest(len(saddles), "saddles", elsewhere)
     return "\n".join([title, *aligned(headers, rows, left=("note",)), *rest])
 
@@ -195,8 +195,10 @@ def _note(saddle: Document) -> str:
 
 
 def _found(diagnostics: Document) -> str:
-    kinds = {"0": "minima", "1": "saddles"}
-    counts = [f"{n} {kinds.get(index, f'of index {index}')}" for index, n in diagnostics["index_counts"].items()]
+    counts = []
+    for index, n in diagnostics["index_counts"].items():
+        kinds = {"0": _count(n, "minimum", "minima"), "1": _count(n, "saddle")}
+        counts.append(kinds.get(index, f"{n} of index {index}"))
     morse = diagnostics["morse_sum"]
     if morse["value"] is not None:
         expected = "" if morse["expected"] is None else f" ({morse['expected']} expected)"
@@ -222,6 +224,10 @@ def _coefficients(values: Sequence[float]) -> str:
     distinct = values[:1] if len(set(values)) == 1 else values
     text = " ".join(f"{value:.6g}" for value in distinct[:8])
     return text if len(distinct) <= 8 else f"{text} ... {len(values)} in all"
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def _rest(count: int, what: str, elsewhere: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscape.cli.output import check_folder, default_folder, output_folder
+from landscape.cli.output import check_folder, check_writable, default_folder, output_folder
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import UsageError
 
@@ -100,6 +100,7 @@ def assign(arguments: argparse.Namespace) -> int:
     folder, points_file, target = Path(arguments.folder), Path(arguments.points), Path(arguments.output)
     if target.resolve() == points_file.resolve():
         raise UsageError(f"the labels would replace the points {points_file}: give another file with -o")
+    check_writable(target)
     analysis = Analysis.load(folder)
     points = load_points(points_file, analysis.dim)
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):

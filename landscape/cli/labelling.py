@@ -31,7 +31,9 @@ def load_array(path: Path, what: str) -> np.ndarray:
     except OSError as error:
         raise UsageError(f"{rule}, but {path} cannot be read ({error.strerror or 'truncated'})") from error
     except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise UsageError(f"{rule}, but {path} holds none ({error}): save it with numpy.save(path, array)") from error
+        # numpy takes every unknown file for a pickle, and would advise to load that unsafely
+        why = "it is no .npy file, or holds pickled objects" if "pickle" in str(error) else str(error)
+        raise UsageError(f"{rule}, but {path} holds none ({why}): save it with numpy.save(path, array)") from error
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{rule}, but {path} is an .npz archive: save one array with numpy.save(path, array)")
     if array.ndim != 2 or array.dtype.kind not in "fiu":

@@ -46,6 +46,17 @@ def check_folder(folder: Path, force: bool) -> None:
         raise UsageError(f"{folder} already holds an analysis: replace it with --force, or {ADVICE}")
 
 
+def check_writable(file: Path) -> None:
+    """UsageError unless a file of this name can be written in its folder; leaves nothing there."""
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error.strerror}): give a file in a folder that can be") from error
+    if file.is_dir():
+        raise UsageError(f"{file} cannot be written (it is a folder): give a file name")
+
+
 @contextlib.contextmanager
 def output_folder(folder: Path, force: bool) -> Iterator[None]:
     """Check the folder, make it, try whether it can be written; on failure what was made and is empty goes again."""
