@@ -1,6 +1,10 @@
 """Neural Langevin Dynamics: models whose trained energies `landscape` analyses.
 
-So far: the data. `markov` has walks on a Markov chain seen through Gaussian emissions with their exact filter and
-smoother, `paper_chains` the published experiments, `data` the container of sequences every model is trained on, and
-`sequence_files` reads it from .npy, .npz and CSV.
+- Data: `markov` has walks on a Markov chain seen through Gaussian emissions with their exact filter and smoother,
+  `paper_chains` the published experiments, `data` the container of sequences every model is trained on, and
+  `sequence_files` reads it from .npy, .npz and CSV.
+- Models: `networks` stacks networks over seeds; `encoder`, `observation`, `prior` and `posterior` are the parts,
+  `model` the overdamped model and its objective, simulation-free matching.
+- `training` with `config`, `windows` and `checkpoint`; `landscape_adapter` leads to `landscape`, `evaluation` compares
+  with the truth, `commands` and `cli` are the command `nld`.
 """

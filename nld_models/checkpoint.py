@@ -60,6 +60,8 @@ class SavedModel:
 
 def write_file(path: Path, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> None:
     """Write tensors and a JSON document, atomically. CheckpointError if that fails."""
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path} cannot be written: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     flat = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     try:

@@ -28,6 +28,18 @@ examples:
   nld data 2 --split test --seed 7 -o test.npz
   nld data recordings.csv
 """
+TRAIN_EPILOG = """\
+A checkpoint is written to MODEL every 50 steps. After an interruption, `nld train DATA -o MODEL --resume` goes on
+where it was. The config has the tables [model] and [training], for example:
+
+  [model]
+  latent_dim = 3
+  [training]
+  learning_rate = 0.003
+
+example:
+  nld data 1 -o train.npz && nld train train.npz -o model.safetensors --seeds 4
+"""
 # Flags that make no sense when a file is described.
 MAKING = ("noise", "split", "seed", "emission_seed", "sequences", "length", "output")
 
@@ -36,18 +48,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or data, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        document, text = _data(arguments)
+        document, text = _run(arguments)
     except LandscapeError as error:
         print(f"nld {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"nld {arguments.command}: interrupted", file=sys.stderr)
+        hint = "; go on with --resume" if arguments.command == "train" else ""
+        print(f"nld {arguments.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except MemoryError as error:
         print(f"nld {arguments.command}: not enough memory ({error}); ask for less", file=sys.stderr)
         return 1
     print(json.dumps(document, indent=1, allow_nan=False) if arguments.json else text)
     return 0
+
+
+def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    if arguments.command == "data":
+        return _data(arguments)
+    from nld_models import commands
+
+    run = {
+        "train": commands.run_train,
+        "export": commands.run_export,
+        "evaluate": commands.run_evaluate,
+        "segment": commands.run_segment,
+    }
+    return run[arguments.command](arguments)
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -79,8 +106,66 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--missing", choices=("mask", "refuse"), help="of a file: count (default) or refuse missing values"
     )
-    data.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+    _json_flag(data)
+    _add_train(commands)
+    _add_users_of_models(commands)
     return parser
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train energies from sequences",
+        description="Train overdamped Neural Langevin Dynamics by simulation-free matching; all seeds at once.",
+        epilog=TRAIN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("data", metavar="DATA", help="a file of sequences, see nld data --help")
+    train.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="the model, all its seeds")
+    train.add_argument("--latent-dim", type=_natural, metavar="D", help="dimension of the latent space (default 2)")
+    train.add_argument("--seeds", type=_natural, metavar="N", help="seeds trained together (default 1)")
+    train.add_argument("--first-seed", type=_natural, metavar="S", help="seeds S, S + 1, ... (default 0)")
+    train.add_argument("--iterations", type=_natural, metavar="N", help="steps (default 800)")
+    train.add_argument("--config", metavar="FILE.toml", type=Path, help="settings; flags come before it")
+    train.add_argument("--resume", action="store_true", help="go on from MODEL, with its settings")
+    train.add_argument("--force", action="store_true", help="replace MODEL if it exists")
+    _json_flag(train)
+
+
+def _add_users_of_models(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="one seed's energy as a file for landscape",
+        description="Write one seed's energy and dynamics to a file that `landscape analyze` reads.",
+    )
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="states, accuracy, weights and rates of every seed",
+        description="What every seed learned, on data the model has not seen: states found, accuracy of the "
+        "unsupervised segmentation, weights and rates against the chain's if the data are from `nld data`.",
+    )
+    segment = commands.add_parser(
+        "segment", help="label every frame", description="Label every frame by the state of one seed's energy."
+    )
+    for parser in (export, evaluate, segment):
+        parser.add_argument("model", metavar="MODEL", type=Path, help="what nld train wrote")
+    for parser in (evaluate, segment):
+        parser.add_argument("data", metavar="DATA", help="a file of sequences, see nld data --help")
+    evaluate.add_argument(
+        "--paths", type=_natural, default=6000, metavar="N", help="paths simulated for the rates (default 6000)"
+    )
+    for parser, name in ((export, "ENERGY.safetensors"), (segment, "LABELS.npy")):
+        parser.add_argument("-o", "--output", metavar=name, type=Path, required=True)
+        parser.add_argument(
+            "--seed-index", type=_natural, default=0, metavar="K", help="which of MODEL's seeds, from 0 (default 0)"
+        )
+        parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    for parser in (export, evaluate, segment):
+        _json_flag(parser)
 
 
 def _natural(text: str) -> int:

@@ -37,7 +37,8 @@ class SeedEvaluation:
     sampling failed. l1_sampled, l1_second_order : sum over states of |weight - truth|, extra states included.
     rates (n_states, n_states) : log(T(15)) / 15 of the simulated prior. langer : Langer's formula. label_rates : the
     same as rates from the posterior's own labels at lag 1. rate_ratio : geometric mean of rates / truth over entries
-    between different states. rate_error : mean |rates / truth - 1|; worst_rate : rates / truth farthest from 1.
+    between different states. rate_error : mean |rates / truth - 1|; worst_rate : rates / truth farthest from 1; all
+    three nan unless the states are as many as the true ones.
     saddles : pairs of states joined by a saddle. diffusion_coefficient : D. resolution : dt D |curvature|.
     """
 
@@ -197,9 +198,9 @@ def _summary(
     nothing = np.full(n, np.nan)
     weights = nothing if sampled is None else sampled.weights
     rates = rates_of(simulated, LAG)[square]
-    truth = _truth(transition, order)
+    truth = _truth(transition)
     ratios = np.array([np.nan])
-    if truth is not None and truth[1].shape == rates.shape:
+    if truth is not None and n == n_true > 1 and (order >= 0).all():
         off = ~np.eye(n, dtype=bool)
         ratios = rates[off] / truth[1][off]
     counts = count_transitions(labels, n)[square]
@@ -245,14 +246,13 @@ def _accuracies(labels: np.ndarray, truth: np.ndarray, order: np.ndarray) -> np.
     return right.sum(1)[counted] / known.sum(1)[counted]
 
 
-def _truth(transition: np.ndarray | None, order: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Stationary vector (K,) and Q = log P of the true chain, with the states found first."""
+def _truth(transition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Stationary vector (K,) and Q = log P (K, K) of the true chain."""
     if transition is None:
         return None
     k = len(transition)
     stationary = np.linalg.solve((np.eye(k) - transition + 1).T, np.ones(k))
-    found = order >= 0
-    return stationary, rates_of(transition, 1.0)[np.ix_(found, found)]
+    return stationary, rates_of(transition, 1.0)
 
 
 def _l1(weights: np.ndarray, order: np.ndarray, truth: tuple[np.ndarray, np.ndarray] | None) -> float:

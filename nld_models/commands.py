@@ -1,0 +1,222 @@
+"""What `nld train`, `export`, `evaluate` and `segment` do: arguments in, a document and a text out; no numerics."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.errors import UsageError
+from nld_models.checkpoint import SavedModel, load_model, read_file
+from nld_models.config import TrainingConfig, read_config
+from nld_models.data import DataError
+from nld_models.evaluation import LAG, SeedEvaluation, evaluate, segment
+from nld_models.landscape_adapter import export_energy, find_states
+from nld_models.model import ModelConfig
+from nld_models.sequence_files import load_sequences
+from nld_models.training import Progress, Stopped, train
+
+Answer = tuple[dict[str, Any], str]
+LAST = 20  # steps averaged for a loss at the end
+
+
+def run_train(arguments: argparse.Namespace) -> Answer:
+    path: Path = arguments.output
+    if path.exists() and not (arguments.resume or arguments.force):
+        raise UsageError(f"{path} exists; go on from it with --resume, or replace it with --force")
+    if arguments.resume and arguments.force:
+        raise UsageError("--resume goes on from the file that --force replaces; give one of them")
+    model, training = _settings(arguments)
+    data = load_sequences(arguments.data, "mask").standardise()
+    every = max(10, training.iterations // 200 * 10)
+
+    def show(now: Progress) -> None:
+        if now.iteration % every == 0 or now.iteration == now.iterations:
+            loss = " ".join(f"{value:.3f}" for value in now.loss)
+            _say(f"step {now.iteration} of {now.iterations}, loss {loss}, {_duration(now.seconds_left)} left")
+
+    # More threads cost more than they bring at these sizes, and the result of a resumed run depends on their number.
+    torch.set_num_threads(1)
+    _, result = train(data, model, training, path=path, resume=arguments.resume, progress=show)
+    rows = [
+        {"seed": int(seed), **{name: _last(curve[k]) for name, curve in result.curves.items()}}
+        for k, seed in enumerate(result.seeds)
+    ]
+    document = {
+        "file": str(path),
+        "data": arguments.data,
+        "iterations": training.iterations,
+        "seconds": round(result.seconds, 2),
+        "seeds": rows,
+        "stopped": [{f.name: getattr(entry, f.name) for f in fields(Stopped)} for entry in result.stopped],
+    }
+    table = [f"{'seed':>5} {'loss':>9} {'reconstr.':>10} {'path KL':>9} {'D':>7}   (nats a frame, mean of last {LAST})"]
+    for row in rows:
+        numbers = [row[name] for name in ("loss", "reconstruction", "path_kl", "diffusion_coefficient")]
+        table.append("{:>5} {:9} {:10} {:9} {:7}".format(row["seed"], *(_number(value, 4) for value in numbers)))
+    for entry in result.stopped:
+        table.append(
+            f"seed {entry.seed} stopped at step {entry.iteration} ({entry.reason}) and was rolled back to step "
+            f"{entry.rolled_back_to}; train it again with a lower learning_rate or another seed"
+        )
+    done = f"{training.seeds} seeds, {training.iterations} steps in {_duration(result.seconds)}"
+    return document, "\n".join([done, *table, f"written to {path}"])
+
+
+def run_export(arguments: argparse.Namespace) -> Answer:
+    _check_output(arguments)
+    saved = _load(arguments.model)
+    written = export_energy(saved.model, arguments.output, arguments.seed_index)
+    seed = saved.model.seeds[arguments.seed_index]
+    document = {"model": str(arguments.model), "seed": seed, "file": str(written)}
+    return document, f"energy of seed {seed} written to {written}; next: landscape analyze {written}"
+
+
+def run_evaluate(arguments: argparse.Namespace) -> Answer:
+    torch.set_num_threads(1)
+    saved = _load(arguments.model)
+    data = load_sequences(arguments.data, "mask")
+    transition = _true_transition(Path(arguments.data))
+    results = evaluate(saved, data, transition, n_paths=arguments.paths, progress=_say)
+    document = {
+        "model": str(arguments.model),
+        "data": arguments.data,
+        "true_transition": None if transition is None else transition.tolist(),
+        "lag": LAG,
+        "seeds": [_plain({f.name: getattr(row, f.name) for f in fields(row)}) for row in results],
+    }
+    return document, _evaluation_text(results, data.labels is not None, transition is not None)
+
+
+def run_segment(arguments: argparse.Namespace) -> Answer:
+    _check_output(arguments)
+    if arguments.output.suffix != ".npy":
+        raise UsageError(f"labels are written as .npy, got {arguments.output}")
+    torch.set_num_threads(1)
+    saved = _load(arguments.model)
+    data = load_sequences(arguments.data, "mask")
+    states = find_states(saved.model, _seed_index(saved, arguments.seed_index))
+    labels = segment(saved, states, data, arguments.seed_index)
+    temporary = arguments.output.with_name(f".{arguments.output.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "xb") as file:
+            np.save(file, labels)
+        os.replace(temporary, arguments.output)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"{arguments.output} cannot be written: {error.strerror or error}") from None
+    frames = labels[data.frames]
+    counts = {str(k): int((frames == k).sum()) for k in range(states.n_states)}
+    document = {
+        "model": str(arguments.model), "data": arguments.data, "seed": saved.model.seeds[arguments.seed_index],
+        "n_states": states.n_states, "frames": counts, "unassigned": int((frames < 0).sum()),
+        "file": str(arguments.output),
+    }  # fmt: skip
+    shares = ", ".join(f"{k}: {100 * count / len(frames):.1f} %" for k, count in counts.items())
+    text = f"{states.n_states} states, lowest energy first; frames {shares}; unassigned {document['unassigned']}"
+    return document, f"{text}\n-1 marks frames beyond a sequence's end; written to {arguments.output}"
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[ModelConfig, TrainingConfig]:
+    """Defaults, or a checkpoint's settings when resuming; then the config file; then the flags."""
+    given: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    if arguments.resume:
+        document = read_file(arguments.output)[1]
+        given = {name: dict(document.get(name, {})) for name in given}
+    if arguments.config is not None:
+        for name, table in read_config(arguments.config).items():
+            given[name] |= table
+    flags = {"model": ("latent_dim",), "training": ("seeds", "first_seed", "iterations")}
+    for name, names in flags.items():
+        given[name] |= {flag: getattr(arguments, flag) for flag in names if getattr(arguments, flag) is not None}
+    return ModelConfig(**given["model"]), TrainingConfig(**given["training"])
+
+
+def _load(path: Path) -> SavedModel:
+    saved = load_model(path)
+    if not saved.finished:
+        done, total = saved.document["iteration"], saved.document["training"]["iterations"]
+        _say(f"{path} is a checkpoint, at step {done} of {total}")
+    return saved
+
+
+def _seed_index(saved: SavedModel, index: int) -> int:
+    if index >= len(saved.model.seeds):
+        raise UsageError(f"--seed-index is from 0 to {len(saved.model.seeds) - 1} for this model, got {index}")
+    return index
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    if arguments.output.exists() and not arguments.force:
+        raise UsageError(f"{arguments.output} exists; name another file, or replace it with --force")
+
+
+def _true_transition(path: Path) -> np.ndarray | None:
+    """The chain's matrix that `nld data` writes beside its sequences; None in any other file."""
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        if "transition" not in archive.files:
+            return None
+        matrix = np.asarray(archive["transition"], dtype=float)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix.sum(1), 1):
+        raise DataError(f"{path}: transition must be a square matrix whose rows sum to 1, got shape {matrix.shape}")
+    return matrix
+
+
+def _evaluation_text(results: tuple[SeedEvaluation, ...], labelled: bool, known: bool) -> str:
+    heads = " ".join(f"{head:>6}" for head in ("l1", "2nd l1", "ratio", "error", "worst"))
+    lines = [f"{'seed':>5} {'states':>6} {'accuracy %':>15} {heads}  weights"]
+    for row in results:
+        accuracy = f"{_number(100 * row.accuracy, 2)} +- {_number(100 * row.accuracy_sd, 2)}"
+        numbers = [row.l1_sampled, row.l1_second_order, row.rate_ratio, row.rate_error, row.worst_rate]
+        cells = " ".join(f"{_number(value, digits):>6}" for value, digits in zip(numbers, (3, 3, 2, 2, 2), strict=True))
+        weights = " ".join(_number(value, 3) for value in row.sampled)
+        lines.append(f"{row.seed:>5} {row.n_states:>6} {accuracy:>15} {cells}  {weights}")
+    lines.append(
+        "l1: sum over states of |weight - truth|, weights sampled and 2nd order; ratio, error, worst: simulated rates "
+        f"log(T({LAG}))/{LAG} over the chain's log P, geometric mean, mean |ratio - 1|, farthest from 1"
+    )
+    if not labelled:
+        lines.append("no accuracy: these data have no labels")
+    if not known:
+        lines.append("no l1 and no comparison of rates: this file does not hold the true chain (`transition`)")
+    return "\n".join(lines)
+
+
+def _last(curve: np.ndarray) -> float | None:
+    values = curve[-LAST:]
+    return float(values.mean()) if len(values) and np.isfinite(values).all() else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON data; numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
