@@ -115,9 +115,9 @@ class _Rounds:
         self.confining = confines(self.explorer)
         while self.rounds < self.config.max_rounds:
             self.rounds += 1
-            known = len(self.catalogue)
+            known = self._n_known()
             self._round()
-            quiet = quiet + 1 if len(self.catalogue) == known else 0
+            quiet = quiet + 1 if self._n_known() == known else 0
             counts = [self.catalogue.count(k) for k in range(min(self.max_index, 3) + 1)]
             self.progress(f"saddles: round {self.rounds}, points by index {counts}")
             if quiet >= self.config.quiet_rounds and self._satisfied():
@@ -155,12 +155,16 @@ class _Rounds:
 
     def _check(self) -> bool:
         """The last look: a sweep of descents, and strings between states. True if anything is new."""
-        known = len(self.catalogue)
+        known = self._n_known()
         if self.config.sweep:
             self.progress(f"saddles: a sweep of {self.config.sweep} further descents")
             self.explorer.sweep(self.config.sweep)
         self._join_pairs()
-        return len(self.catalogue) > known
+        return self._n_known() > known
+
+    def _n_known(self) -> int:
+        """Nondegenerate points: of a flat valley every round finds others, and none of them is news."""
+        return int((~self.catalogue.points().degenerate).sum())
 
     # -- strings between states ------------------------------------------------------------------------------------
 

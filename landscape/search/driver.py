@@ -1,10 +1,8 @@
 """The one loop behind every batched search: rows run until they report a status, then leave the batch.
 
 A method is a pair of an initial state and a `step` from state to state. A state is a dict of tensors whose first axis
-is the row,
-with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished rows,
-keeping each
-row's answer and counting its iterations are written here and nowhere else.
+is the row, with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished
+rows, keeping each row's answer and counting its iterations are written here and nowhere else.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class MinimaSearch:
     descent: LBFGS = field(default_factory=LBFGS)
 
     def __post_init__(self) -> None:
-        if int(self.n_starts) != self.n_starts or self.n_starts < 1:
-            raise UsageError(f"a search needs at least 1 start, not {self.n_starts!r}")
+        if not isinstance(self.n_starts, Integral) or self.n_starts < 1:
+            raise UsageError(f"a search needs a whole number of starts, at least 1, not {self.n_starts!r}")
 
 
 @dataclass(frozen=True)
@@ -346,7 +347,7 @@ class _MultiStart:
         elif self.runaway < np.inf:
             why = "every start ran away: the energy is unbounded below, or flat far out"
         else:
-            why = "no start converged"
+            why = "no start came to a point with zero gradient (kinks, singularities, or too few iterations)"
         return (
             f"an analysis needs at least one minimum, but the search of {self.energy.source} found none: {why}; "
             "confine the energy, or give --box or --starts-from near its wells"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from landscape.energy import Energy
@@ -73,33 +75,23 @@ def canonical_order(energy: np.ndarray, x: np.ndarray) -> np.ndarray:
 def group_rows(x: np.ndarray, energy: np.ndarray, factor: float = 1.0) -> np.ndarray:
     """Label rows that are one point: |dx| < factor MERGE_X (1 + |x|), |dE| < factor^2 MERGE_E (1 + |E|); (n,) ints.
 
-    Rows are first hashed on a grid, so that 100,000 copies of three points do not become 10^9 pairs.
+    Chains of such rows are one point as well. Rows are first hashed on a grid of cells within both tolerances, so that
+    100,000 copies of three points do not become 10^9 pairs.
     """
     n = len(x)
     if n == 0:
         return np.zeros(0, int)
-    spacing = factor * MERGE_X
-    _, first, cell = np.unique(np.round(x / spacing + 0.371), axis=0, return_index=True, return_inverse=True)
-    cell = cell.reshape(-1)
+    spacing, level = factor * MERGE_X, factor**2 * MERGE_E
+    # asinh E has the slope 1 / sqrt(1 + E^2): cells as wide as the tolerance allows at every E.
+    keys = np.column_stack([x * (x.shape[1] ** 0.5 / spacing), np.arcsinh(energy) / level])
+    _, first, cell = np.unique(np.round(keys + 0.371), axis=0, return_index=True, return_inverse=True)
     points, energies = x[first], energy[first]
     size = 1 + np.linalg.norm(points, axis=1)
-    pairs = cKDTree(points).query_pairs(spacing * size.max(), output_type="ndarray")
-    parent = np.arange(len(points))
-    if len(pairs):
-        a, b = pairs.T
-        near = np.linalg.norm(points[a] - points[b], axis=1) < spacing * np.minimum(size[a], size[b])
-        level = factor**2 * MERGE_E * (1 + np.abs(energies[a]))
-        for i, j in pairs[near & (np.abs(energies[a] - energies[b]) < level)]:
-            root_i, root_j = _root(parent, i), _root(parent, j)
-            parent[max(root_i, root_j)] = min(root_i, root_j)
-    roots = np.array([_root(parent, i) for i in range(len(points))])
-    return np.unique(roots[cell], return_inverse=True)[1].reshape(-1)
-
-
-def _root(parent: np.ndarray, i: int) -> int:
-    while parent[i] != i:
-        i = parent[i]
-    return int(i)
+    a, b = cKDTree(points).query_pairs(spacing * size.max(), output_type="ndarray").T
+    near = np.linalg.norm(points[a] - points[b], axis=1) < spacing * np.minimum(size[a], size[b])
+    near &= np.abs(energies[a] - energies[b]) < level * (1 + np.minimum(np.abs(energies[a]), np.abs(energies[b])))
+    edges = coo_array((near[near], (a[near], b[near])), shape=(len(points), len(points)))
+    return connected_components(edges, directed=False)[1].astype(int)[cell.reshape(-1)]
 
 
 def classify(eigenvalues: np.ndarray, nearby: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -234,8 +226,8 @@ class Catalogue:
     def _nearby_curvature(self, x: torch.Tensor) -> np.ndarray:
         """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero."""
         offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
-        curvature = torch.linalg.matrix_norm(self.energy.hessian(x + offset)).cpu().numpy()
-        return np.where(np.isfinite(curvature), curvature, 0.0)
+        curvature = torch.linalg.matrix_norm(self.energy.hessian(torch.cat([x - offset, x + offset])))
+        return curvature.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
 
     def _append(self, **row: np.ndarray | np.generic | int) -> int:
         if self._size == len(self._room):  # twice the room, so that n points cost n copies, not n^2

@@ -1,0 +1,206 @@
+"""The driver loop, the batched descent, and where searches start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from landscape.energy.energy import Energy
+from landscape.energy.potentials import MullerBrown, TripleWell
+from landscape.errors import EnergyError, UsageError
+from landscape.search import LBFGS, Box, Gaussian, MinimaSearch, Points, SaddleSearch, Status
+from landscape.search.driver import State, iterate
+from landscape.search.lbfgs import relax
+from landscape.search.starts import draw_finite
+
+
+def triple_well() -> Energy:
+    return Energy(TripleWell(), 2)
+
+
+def uniform(n: int, low: float, high: float, dim: int = 2, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return low + (high - low) * torch.rand(n, dim, generator=generator, dtype=torch.float64)
+
+
+def countdown(state: State) -> State:
+    """A method that counts `left` down and finishes a row at zero."""
+    left = state["left"] - 1
+    return {"left": left, "status": torch.where(left == 0, int(Status.CONVERGED), state["status"])}
+
+
+def running(left: list[int]) -> State:
+    return {"left": torch.tensor(left), "status": torch.full((len(left),), int(Status.RUNNING))}
+
+
+def test_each_row_stops_at_its_own_iteration_and_keeps_its_place() -> None:
+    seen: list[list[int]] = []
+    ended = iterate(countdown, running([3, 1, 2, 9]), ("left",), 5, lambda rows, state: seen.append(rows.tolist()))
+    assert ended["iterations"].tolist() == [3, 1, 2, 5]
+    assert ended["status"].tolist() == [Status.CONVERGED] * 3 + [Status.UNFINISHED]
+    assert ended["left"].tolist() == [0, 0, 0, 4]
+    assert seen == [[0, 1, 2, 3], [0, 2, 3], [0, 3], [3], [3]]
+
+
+def test_rows_that_arrive_with_a_status_are_returned_as_they_are() -> None:
+    state = running([3, 1])
+    state["status"][0] = Status.NOT_FINITE
+    ended = iterate(countdown, state, ("left",), 5)
+    assert ended["status"].tolist() == [Status.NOT_FINITE, Status.CONVERGED]
+    assert ended["left"].tolist() == [3, 0]
+    assert ended["iterations"].tolist() == [0, 1]
+
+
+def test_no_rows() -> None:
+    assert iterate(countdown, running([]), ("left",), 5)["status"].shape == (0,)
+    assert relax(triple_well(), torch.zeros(0, 2, dtype=torch.float64), 1.0)["x"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_a_text(status: Status) -> None:
+    assert len(status.text) > 10
+
+
+# -- descent ---------------------------------------------------------------------------------------------------------
+
+
+def test_descent_costs_one_gradient_a_row_and_iteration() -> None:
+    energy = triple_well()
+    ended = relax(energy, uniform(50, -2, 2), 2.0)
+    assert (ended["status"] == Status.CONVERGED).all()
+    assert energy.evaluations.as_dict() == {
+        "value": 0, "gradient": 50 + int(ended["iterations"].sum()), "hvp": 0, "hessian": 0,
+    }  # fmt: skip
+
+
+def test_descent_solves_a_quadratic_to_its_tolerance() -> None:
+    """E = (x - c) A (x - c) / 2 with condition number 1e4 in ten dimensions."""
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(10, 10, generator=generator, dtype=torch.float64))[0]
+    matrix = basis @ torch.diag(torch.logspace(-2, 2, 10, dtype=torch.float64)) @ basis.T
+    center = torch.arange(10, dtype=torch.float64) / 5
+    energy = Energy(lambda x: 0.5 * ((x - center) @ matrix * (x - center)).sum(1), 10)
+    ended = relax(energy, uniform(20, -3, 3, 10), 3.0, LBFGS(step_tolerance=1e-9))
+    assert (ended["status"] == Status.CONVERGED).all()
+    # the step is measured with an estimate of the curvature that may be wrong by the condition number
+    assert (ended["x"] - center).norm(dim=1).max() < 1e-9 * (1 + center.norm()) * 1e4
+
+
+def test_descent_never_climbs() -> None:
+    energy = triple_well()
+    x = uniform(100, -2, 2)
+    ended = relax(energy, x, 2.0)
+    assert (ended["energy"] <= energy.value(x)).all()
+    torch.testing.assert_close(ended["energy"], energy.value(ended["x"]))
+    torch.testing.assert_close(ended["gradient"], energy.gradient(ended["x"]))
+
+
+def test_rows_do_not_depend_on_their_neighbours() -> None:
+    """Permuted, or with half of them dropped: the same ends."""
+    energy, x = triple_well(), uniform(60, -2, 2)
+    alone = relax(energy, x, 2.0)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    permuted, half = relax(energy, x[order], 2.0), relax(energy, x[::2], 2.0)
+    torch.testing.assert_close(permuted["x"], alone["x"][order], rtol=0, atol=1e-7)
+    torch.testing.assert_close(half["x"], alone["x"][::2], rtol=0, atol=1e-7)
+    assert torch.equal(half["status"], alone["status"][::2])
+
+
+def test_translation_with_the_center_changes_nothing() -> None:
+    energy, shift = triple_well(), torch.tensor([640.0, -1280.0], dtype=torch.float64)
+    moved = Energy(lambda x: TripleWell()(x - shift), 2)
+    x = uniform(40, -2, 2)
+    config = LBFGS(step_tolerance=1e-9)
+    here, there = relax(energy, x, 2.0, config), relax(moved, x + shift, 2.0, config, center=shift)
+    torch.testing.assert_close(there["x"] - shift, here["x"], rtol=0, atol=1e-5)
+
+
+def test_one_length_scale_and_one_center_a_row() -> None:
+    energy, x = triple_well(), uniform(4, -2, 2)
+    radius = torch.tensor([2.0, 2.0, 1.0, 1.0], dtype=torch.float64)
+    ended = relax(energy, x, radius, center=x)
+    first, last = relax(energy, x[:1], 2.0, center=x[0]), relax(energy, x[3:], 1.0, center=x[3])
+    torch.testing.assert_close(ended["x"][[0, 3]], torch.cat([first["x"], last["x"]]), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: -x.square().sum(1), lambda x: x.sum(1), lambda x: -x[:, 0] ** 4 + x[:, 1] ** 2]
+)
+def test_energies_that_fall_without_end_diverge_soon(function) -> None:
+    ended = relax(Energy(function, 2), uniform(20, -1, 1), 1.0)
+    assert (ended["status"] == Status.DIVERGED).all()
+    assert ended["iterations"].max() < 100
+
+
+def test_start_without_a_finite_energy_is_not_finite_and_leaves_the_others_alone() -> None:
+    energy = Energy(MullerBrown(), 2)
+    x = torch.tensor([[200.0, 200.0], [0.5, 0.1]], dtype=torch.float64)
+    ended = relax(energy, x, 1.0)
+    assert ended["status"].tolist() == [Status.NOT_FINITE, Status.CONVERGED]
+
+
+def test_start_on_a_stationary_point_is_converged_at_once() -> None:
+    ended = relax(Energy(lambda x: x.square().sum(1), 2), torch.zeros(1, 2, dtype=torch.float64), 1.0)
+    assert ended["status"].tolist() == [Status.CONVERGED] and ended["iterations"].tolist() == [0]
+
+
+@pytest.mark.parametrize("fields", [{"memory": 0}, {"max_iterations": 0}, {"step_tolerance": 0.0}])
+def test_descent_options_are_checked(fields) -> None:
+    with pytest.raises(UsageError):
+        LBFGS(**fields)
+
+
+# -- starts ----------------------------------------------------------------------------------------------------------
+
+
+def test_box_and_gaussian_draw_what_they_say() -> None:
+    """Means of 4,000 draws within five standard errors: false alarm below 1e-5 in all."""
+    energy, generator = Energy(lambda x: x.square().sum(1), 2), torch.Generator().manual_seed(0)
+    box = draw_finite(energy, Box((-1.0, 4.0), (1.0, 5.0)), 4000, generator)
+    assert (box >= torch.tensor([-1.0, 4.0])).all() and (box < torch.tensor([1.0, 5.0])).all()
+    np.testing.assert_allclose(box.mean(0), [0, 4.5], atol=5 * 2 / 12**0.5 / 4000**0.5)
+    gaussian = draw_finite(energy, Gaussian((3.0, -1.0), 0.5), 4000, generator)
+    np.testing.assert_allclose(gaussian.mean(0), [3, -1], atol=5 * 0.5 / 4000**0.5)
+    np.testing.assert_allclose(gaussian.std(0), 0.5, atol=5 * 0.5 / 8000**0.5)
+
+
+def test_points_without_a_finite_energy_are_drawn_anew() -> None:
+    energy = Energy(lambda x: torch.where(x[:, 0] > 0, x.square().sum(1), torch.nan), 2)
+    x = draw_finite(energy, Box(-1.0, 1.0), 200, torch.Generator().manual_seed(0))
+    assert x.shape == (200, 2) and (x[:, 0] > 0).all()
+
+
+def test_an_energy_that_is_never_finite_is_an_error() -> None:
+    with pytest.raises(EnergyError, match="finite"):
+        draw_finite(Energy(lambda x: x.sum(1) * torch.nan, 2), Box(-1.0, 1.0), 5, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Box(1.0, -1.0),
+        lambda: Box(0.0, float("inf")),
+        lambda: Box((0.0, 1.0), (1.0, 1.0)),
+        lambda: Gaussian(0.0, 0.0),
+        lambda: Gaussian(float("nan"), 1.0),
+        lambda: Points(np.zeros((0, 2))),
+        lambda: Points(np.zeros(3)),
+        lambda: Points(np.array([[np.nan, 0.0]])),
+        lambda: Points([["a", "b"]]),  # type: ignore[arg-type]
+        lambda: MinimaSearch(n_starts=0),
+        lambda: MinimaSearch(n_starts=-3),
+        lambda: MinimaSearch(n_starts=2.5),  # type: ignore[arg-type]
+        lambda: MinimaSearch(n_starts=float("nan")),  # type: ignore[arg-type]
+        lambda: SaddleSearch(max_rounds=0),
+        lambda: SaddleSearch(max_index=0),
+    ],
+)
+def test_bad_starts_are_refused(make) -> None:
+    with pytest.raises(UsageError):
+        make()
+
+
+def test_a_box_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(UsageError, match="2"):
+        draw_finite(triple_well(), Box((0.0, 0.0, 0.0), 1.0), 5, torch.Generator().manual_seed(0))
