@@ -16,6 +16,7 @@ WIDTH = 120
 MAX_ROWS = 40
 MAX_TIMESCALES = 6
 GAP = "  "
+UNBROKEN = "\u00a0"  # a space at which a line is not wrapped
 LABEL = 10  # width of the words in front of the lines of a summary
 
 Document = Mapping[str, Any]
@@ -39,8 +40,9 @@ def header_text(energy: Document, dynamics: Document, search: str = "") -> str:
     parts = []
     for name, value in values.items():
         text = value if name == "dynamics" else f"{name} {value}"
-        parts.append(f"{text} ({origins[name]})" if name in origins else text)
-    lines += _labelled("dynamics", ", ".join(parts))
+        text = f"{text} ({origins[name]})" if name in origins else text
+        parts.append(text.replace(" ", UNBROKEN))
+    lines += [line.replace(UNBROKEN, " ") for line in _labelled("dynamics", ", ".join(parts))]
     if search:
         lines += _labelled("search", search)
     return "\n".join(lines)
@@ -95,7 +97,7 @@ def summary_text(document: Document, seconds: float | None = None, files: str = 
     if logs:
         more = f" ... ({len(logs)} in all)" if len(logs) > MAX_TIMESCALES else ""
         times = GAP.join(power(log) for log in logs[:MAX_TIMESCALES])
-        lines += _labelled("timescales", f"{times}{more} {energy.get('time_unit', '')}".rstrip())
+        lines += _labelled("timescales", f"{times}{more} {energy.get('time_unit') or ''}".rstrip())
     lines += _labelled("found", _found(diagnostics))
     lines += _labelled("converged", "yes" if diagnostics["converged"] else "no: some of this may be incomplete")
     names = {"value": "values", "gradient": "gradients", "hvp": "Hessian-vector products", "hessian": "Hessians"}

@@ -404,7 +404,10 @@ def made_up(n: int, m: int, dim: int) -> dict[str, Any]:
     ]
     evaluations = {"value": 10**7, "gradient": 10**9, "hvp": 10**8, "hessian": 10**6}
     return {
-        "energy": {"source": "x.pth", "dim": dim, "dtype": "float64", "sha256": None, "evaluations": evaluations},
+        "energy": {
+            "source": "x.pth", "dim": dim, "dtype": "float64", "sha256": None, "time_unit": None,
+            "evaluations": evaluations,
+        },
         "dynamics": {
             "kind": "underdamped", "beta": 1.0, "gamma": [1.0] * dim, "mass": list(range(1, dim + 1)), "origins": {},
         },
@@ -432,7 +435,7 @@ def test_large_tables_fit_and_say_what_is_missing(dim: int) -> None:
     assert row[:7] == ["2", "0", "->", "49", "-8998.00", "1002.00", "953.00"]
     assert row[7:] == [slow, f"{float(fast):.3e}", "low", "barrier,", "low", "friction"]
     assert (f"... {dim} in all" in text) == (dim >= 12)
-    assert "gamma 1, mass 1" in text
+    assert "gamma 1, mass 1" in text and "None" not in text
 
 
 @pytest.mark.parametrize("log", [-1e6, -3000.5, -709.0, -700.0, -1.0, 0.0, 2.302585, 699.9, 705.0, 2302.585092994, 1e5])

@@ -61,12 +61,14 @@ def energy_of(analysis: Analysis, folder: Path, spec: str | None, trust: bool) -
     from landscape.energy import load_energy
 
     record = analysis.energy
+    on_record = None if spec is not None else record.get("sha256")
     if spec is None:
         spec = _find(str(record["source"]), record.get("path"), folder)
         if _is_code(spec) and not trust:
             raise UsageError(f"the energy of {folder} is code, {spec}: allow it to run with --trust")
-        _check_unchanged(spec, record.get("sha256"))
+        _check_unchanged(spec, _file_hash(spec), on_record)  # before it is run
     energy = load_energy(spec, dim=analysis.dim, trust=trust, dtype=str(record["dtype"]))
+    _check_unchanged(spec, energy.sha256, on_record)
     states = analysis.states
     found = energy.value(states.x)
     off = ~(np.abs(found - states.energy) <= SAME_ENERGY * (1 + np.abs(states.energy)))
@@ -124,15 +126,18 @@ def _is_code(spec: str) -> bool:
     return ":" in spec and not spec.startswith("potential:") and not Path(spec).exists()
 
 
-def _check_unchanged(spec: str, sha256: str | None) -> None:
+def _file_hash(spec: str) -> str | None:
     from landscape.store import source_file
 
     file = source_file(spec)
-    if file is None or sha256 is None:
-        return
+    if file is None:
+        return None
     with file.open("rb") as data:
-        now = hashlib.file_digest(data, "sha256").hexdigest()
-    if now != sha256:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _check_unchanged(spec: str, now: str | None, on_record: str | None) -> None:
+    if now is not None and on_record is not None and now != on_record:
         raise UsageError(
-            f"{file} has changed since it was analysed (sha256 {now[:12]}, not {sha256[:12]}): analyse it again"
+            f"{spec} has changed since it was analysed (sha256 {now[:12]}, not {on_record[:12]}): analyse it again"
         )
