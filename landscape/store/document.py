@@ -1,0 +1,200 @@
+"""The JSON document of an analysis, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landscape.dynamics import Dynamics, Overdamped, Underdamped
+from landscape.errors import UsageError
+from landscape.network import TransitionNetwork
+from landscape.network.export import exp_or_none
+from landscape.store.records import Array, Saddles, Sampled, SavedPaths, States
+
+if TYPE_CHECKING:
+    from landscape.store.saved import Analysis
+
+FORMAT, VERSION = "learned-landscape/analysis", 1
+MAX_HESSIAN_DIM = 200  # above it Hessians are not saved
+LOW_BARRIER = 5.0  # reduced barriers below this make asymptotic rates doubtful
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _numbers(array: Array) -> Any:
+    """Nested lists with null for what is not finite."""
+    array = np.asarray(array)
+    if array.ndim == 0:
+        return _number(float(array))
+    return [_numbers(row) for row in array] if array.ndim > 1 else [_number(v) for v in array.tolist()]
+
+
+def _exponentials(logs: Array) -> Any:
+    array = np.asarray(logs)
+    return [_exponentials(row) for row in array] if array.ndim > 1 else [exp_or_none(v) for v in array.tolist()]
+
+
+def _point(points: States | Saddles, k: int) -> dict[str, Any]:
+    keep = points.hessian is not None and points.x.shape[1] <= MAX_HESSIAN_DIM
+    return {
+        "id": k, "x": points.x[k].tolist(), "energy": float(points.energy[k]),
+        "hessian_eigenvalues": points.eigenvalues[k].tolist(),
+        "hessian": points.hessian[k].tolist() if keep and points.hessian is not None else None,
+        "gradient_norm": float(points.gradient_norm[k]),
+    }  # fmt: skip
+
+
+def dynamics_record(dynamics: Dynamics, dim: int, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Kind, beta, gamma and mass as plain data, one number a coordinate, and where each came from."""
+    mass = dynamics.mass_vector(dim)
+    return {
+        "kind": dynamics.kind, "beta": float(dynamics.beta), "gamma": dynamics.gamma_vector(dim).tolist(),
+        "mass": None if mass is None else mass.tolist(), "origins": dict(origins),
+    }  # fmt: skip
+
+
+def source_file(source: str) -> Path | None:
+    """The file that holds an energy named `source` (FILE, or FILE:NAME for code), None if there is no such file."""
+    for name in (source, source.rpartition(":")[0]):
+        if name and not source.startswith("potential:") and Path(name).is_file():
+            return Path(name)
+    return None
+
+
+def to_document(analysis: Analysis) -> dict[str, Any]:
+    """The JSON document of an analysis: plain data, null for what is not finite or beyond float64."""
+    network = analysis.network
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "energy": dict(analysis.energy),
+        "dynamics": dynamics_record(analysis.dynamics, analysis.dim, analysis.origins),
+        "states": [_state(analysis, k) for k in range(network.n_states)],
+        "saddles": [_saddle(analysis, k) for k in range(network.n_saddles)],
+        "paths": [
+            {
+                "saddle": int(analysis.paths.saddle[k]), "images": analysis.paths.images[k].tolist(),
+                "energy": analysis.paths.energy[k].tolist(), "arclength": analysis.paths.arclength[k].tolist(),
+                "converged": bool(analysis.paths.converged[k]),
+            }
+            for k in range(len(analysis.paths.saddle))
+        ],
+        "network": {
+            "rate_matrix": _rate_matrix(network), "log_rate_matrix": _numbers(network.log_rate_matrix),
+            "stationary": _exponentials(network.log_stationary), "log_stationary": _numbers(network.log_stationary),
+            "mfpt": _exponentials(network.log_mfpt), "log_mfpt": _numbers(network.log_mfpt),
+            "timescales": _exponentials(network.log_timescales), "log_timescales": _numbers(network.log_timescales),
+        },
+        "diagnostics": {
+            **analysis.diagnostics, "warnings": analysis.warnings, "search_warnings": analysis.diagnostics["warnings"],
+            "unassigned": None if analysis.sampled is None else analysis.sampled.unassigned,
+        },
+        "other_points": [dict(point) for point in analysis.other_points],
+        "config": dict(analysis.config),
+    }  # fmt: skip
+
+
+def _rate_matrix(network: TransitionNetwork) -> list[list[float | None]]:
+    matrix = _exponentials(network.log_rate_matrix)
+    for i, row in enumerate(matrix):
+        row[i] = _number(network.rate_matrix[i, i])
+    return matrix
+
+
+def _state(analysis: Analysis, k: int) -> dict[str, Any]:
+    sampled = analysis.sampled
+    weights = {
+        "zeroth": exp_or_none(analysis.log_zeroth[k]), "second": exp_or_none(analysis.log_second[k]),
+        "sampled": None if sampled is None else float(sampled.weights[k]),
+        "sampled_se": None if sampled is None else float(sampled.standard_errors[k]),
+        "log_zeroth": float(analysis.log_zeroth[k]), "log_second": float(analysis.log_second[k]),
+    }  # fmt: skip
+    core = None if sampled is None else {
+        "ceiling": _number(sampled.core_ceiling[k]), "mass": float(sampled.core_mass[k]),
+        "se": float(sampled.core_se[k]),
+    }  # fmt: skip
+    point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
+    return point | {"sublevel_basin": core}
+
+
+def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
+    log_rates, joins = analysis.rates.log_rates[k], analysis.saddles.joins[k].tolist()
+    reduced = analysis.dynamics.beta * analysis.network.barriers[k]
+    return _point(analysis.saddles, k) | {
+        "joins": [end if end >= 0 else None for end in joins],
+        "unstable_rate": exp_or_none(analysis.rates.log_unstable_rate[k]),
+        "rates": [exp_or_none(value) for value in log_rates],
+        "log_rates": _numbers(log_rates),
+        "low_friction": bool(analysis.rates.low_friction[k]),
+        "low_barrier": bool(analysis.network.counted[k] and reduced.min() < LOW_BARRIER),
+    }
+
+
+def _points_from(rows: list[Mapping[str, Any]], d: int) -> dict[str, Any]:
+    have_hessian = bool(rows) and all(row["hessian"] is not None for row in rows)
+    hessian = np.array([row["hessian"] for row in rows]).reshape(-1, d, d) if have_hessian else None
+    if not rows:
+        hessian = np.zeros((0, d, d))
+    return {
+        "x": np.array([row["x"] for row in rows], float).reshape(-1, d),
+        "energy": np.array([row["energy"] for row in rows], float),
+        "eigenvalues": np.array([row["hessian_eigenvalues"] for row in rows], float).reshape(-1, d),
+        "hessian": hessian,
+        "gradient_norm": np.array([row["gradient_norm"] for row in rows], float),
+    }
+
+
+def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Analysis` from its JSON document. KeyError, TypeError or ValueError where it is damaged."""
+    d = int(document["energy"]["dim"])
+    states, saddles, paths = document["states"], document["saddles"], document["paths"]
+    if not states:
+        raise UsageError("this is not a complete analysis (it has no states); analyse again")
+    given = document["dynamics"]
+    gamma = tuple(given["gamma"])
+    dynamics: Dynamics = Overdamped(given["beta"], gamma)
+    if given["kind"] == "underdamped":
+        dynamics = Underdamped(given["beta"], gamma, tuple(given["mass"]))
+    joins = [[-1 if end is None else end for end in row["joins"]] for row in saddles]
+    diagnostics = dict(document["diagnostics"])
+    diagnostics["warnings"] = list(diagnostics.pop("search_warnings"))
+    unassigned = diagnostics.pop("unassigned")
+    n_images = len(paths[0]["energy"]) if paths else 0
+    return {
+        "energy": dict(document["energy"]),
+        "dynamics": dynamics,
+        "states": States(**_points_from(states, d), hits=np.array([row["hits"] for row in states], int)),
+        "saddles": Saddles(**_points_from(saddles, d), joins=np.array(joins, int).reshape(-1, 2)),
+        "paths": SavedPaths(
+            np.array([row["saddle"] for row in paths], int),
+            np.array([row["images"] for row in paths], float).reshape(len(paths), n_images, d),
+            np.array([row["energy"] for row in paths], float).reshape(len(paths), n_images),
+            np.array([row["arclength"] for row in paths], float).reshape(len(paths), n_images),
+            np.array([row["converged"] for row in paths], bool),
+        ),
+        "sampled": _sampled_from(states, unassigned),
+        "diagnostics": diagnostics,
+        "other_points": tuple(document["other_points"]),
+        "origins": dict(given["origins"]),
+        "config": dict(document["config"]),
+    }
+
+
+def _sampled_from(states: list[Mapping[str, Any]], unassigned: float | None) -> Sampled | None:
+    if any(row["weights"]["sampled"] is None for row in states) or unassigned is None:
+        return None
+    cores = [row["sublevel_basin"] for row in states]
+    return Sampled(
+        np.array([row["weights"]["sampled"] for row in states], float),
+        np.array([row["weights"]["sampled_se"] for row in states], float),
+        float(unassigned),
+        np.array([core["mass"] for core in cores], float),
+        np.array([core["se"] for core in cores], float),
+        np.array([math.inf if core["ceiling"] is None else core["ceiling"] for core in cores], float),
+    )

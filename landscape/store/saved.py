@@ -1,0 +1,201 @@
+"""The saved analysis: the `Analysis` object and the folder it is written to.
+
+An analysis holds numpy arrays and plain data only, never the energy: it can be saved, compared, sent elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landscape.dynamics import Dynamics
+from landscape.errors import UsageError
+from landscape.network import TransitionNetwork, states_table, transitions_table
+from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
+from landscape.rates import LangerRates, langer_rates, log_abs_determinant
+from landscape.store.document import FORMAT, LOW_BARRIER, VERSION, fields_of, to_document
+from landscape.store.records import Array, Saddles, Sampled, SavedPaths, States
+from landscape.weights import second_order, zeroth_order
+
+DOCUMENT = "analysis.json"
+FILES = (DOCUMENT, "states.csv", "transitions.csv", "network.graphml")
+STAGING = ".landscape-"  # names of folders in which files wait until all of them are whole
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """States, saddles, paths, weights, rates and network of one energy at one choice of dynamics.
+
+    energy : source, sha256, dim, dtype, evaluations. origins : where each dynamics parameter came from.
+    sampled : None where there is no trustworthy sample. diagnostics : index_counts, morse_sum, converged, warnings of
+    the search, and what else it had to say. other_points : stationary points of index >= 2 and degenerate ones.
+    """
+
+    energy: Mapping[str, Any]
+    dynamics: Dynamics
+    states: States
+    saddles: Saddles
+    paths: SavedPaths
+    sampled: Sampled | None
+    diagnostics: Mapping[str, Any]
+    other_points: tuple[Mapping[str, Any], ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        return self.states.x.shape[1]
+
+    @cached_property
+    def log_zeroth(self) -> Array:
+        """Logarithms of the 0th-order weights (n,)."""
+        return zeroth_order(self.states.energy, self.dynamics.beta).log_weights
+
+    @cached_property
+    def log_second(self) -> Array:
+        """Logarithms of the 2nd-order weights (n,)."""
+        log_dets = log_abs_determinant(self.states.eigenvalues)
+        return second_order(self.states.energy, log_dets, self.dynamics.beta).log_weights
+
+    @cached_property
+    def rates(self) -> LangerRates:
+        """Langer's rate through every saddle from both of its ends."""
+        s, t = self.states, self.saddles
+        return langer_rates(self.dynamics, s.energy, s.eigenvalues, t.energy, t.eigenvalues, t.hessian, t.joins)
+
+    @cached_property
+    def network(self) -> TransitionNetwork:
+        """The states and saddles as a Markov jump process; parallel saddles add."""
+        unknown = np.full(len(self.states.energy), np.nan)
+        columns = {
+            "zeroth": np.exp(self.log_zeroth), "second": np.exp(self.log_second),
+            "sampled": self.sampled.weights if self.sampled else unknown,
+            "sampled_se": self.sampled.standard_errors if self.sampled else unknown,
+        }  # fmt: skip
+        return TransitionNetwork(
+            self.states.energy, self.states.x, self.log_second, self.saddles.joins, self.saddles.energy,
+            self.rates.log_rates, columns,
+        )  # fmt: skip
+
+    @property
+    def warnings(self) -> list[str]:
+        """Everything the user should know, the search's warnings first, then those of these dynamics."""
+        return [*self.diagnostics["warnings"], *_dynamics_warnings(self)]
+
+    def with_dynamics(self, dynamics: Dynamics, origins: Mapping[str, str] | None = None) -> Analysis:
+        """The same landscape at other parameters: rates and harmonic weights anew, no new search.
+
+        Sampled weights belong to the beta they were drawn at; at another one they are dropped, with a warning.
+        """
+        changed = replace(self, dynamics=dynamics, origins=dict(origins or {}))
+        if self.sampled is None or dynamics.beta == self.dynamics.beta:
+            return changed
+        warning = (
+            f"the sampled weights were drawn at beta = {self.dynamics.beta:g} and say nothing about "
+            f"beta = {dynamics.beta:g}: they are left out; analyse at that beta to sample them"
+        )
+        diagnostics = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], warning]}
+        return replace(changed, sampled=None, diagnostics=diagnostics)
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON document: plain Python data without NaN or infinity. Plain numbers are exp of the logs, null where
+        float64 cannot hold them."""
+        return to_document(self)
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> Analysis:
+        """The analysis of a JSON document. UsageError if it is none of ours, or damaged."""
+        try:
+            if document["format"] != FORMAT or document["version"] != VERSION:
+                raise UsageError(
+                    f"an analysis has format {FORMAT!r}, version {VERSION}, not {document['format']!r}, "
+                    f"{document['version']!r}; analyse again with this version"
+                )
+            return Analysis(**fields_of(document))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UsageError(
+                f"this is not a complete analysis ({type(error).__name__}: {error}); analyse again"
+            ) from error
+
+    def save(self, folder: str | Path) -> None:
+        """Write analysis.json, states.csv, transitions.csv and network.graphml.
+
+        All are written to a folder inside this one first, then renamed, analysis.json last: a folder that has it is
+        complete, and files of an earlier analysis stay until then. UsageError where the folder cannot be written.
+        """
+        folder = Path(folder)
+        text = json.dumps(self.to_document(), allow_nan=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+            export_network(self.network, "graphml", staging / "network.graphml")
+            replace_files({
+                staging / "states.csv": csv_bytes(states_table(self.network)),
+                staging / "transitions.csv": csv_bytes(transitions_table(self.network), TRANSITION_COLUMNS),
+                staging / DOCUMENT: text.encode(),
+            })  # fmt: skip
+            for name in reversed(FILES):
+                os.replace(staging / name, folder / name)
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another with --out") from error
+        finally:
+            for leftover in folder.glob(f"{STAGING}*"):  # ours, and that of a run that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    @staticmethod
+    def load(folder: str | Path) -> Analysis:
+        """Read the analysis in a folder (or an analysis.json itself). UsageError if there is none, or it is damaged."""
+        path = Path(folder)
+        path = path / DOCUMENT if path.is_dir() else path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"no analysis can be read at {path} ({reason}): name a folder that `analyze` wrote"
+            ) from error
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path} is not JSON ({error}): it is damaged; analyse again") from error
+        return Analysis.from_document(document)
+
+
+def _dynamics_warnings(analysis: Analysis) -> list[str]:
+    """What must be said about formulas that are asymptotic."""
+    warnings = []
+    network, rates = analysis.network, analysis.rates
+    counted = network.counted
+    reduced = analysis.dynamics.beta * network.barriers[counted]
+    low = int((reduced.min(axis=1, initial=np.inf) < LOW_BARRIER).sum()) if len(reduced) else 0
+    if low:
+        warnings.append(
+            f"{low} of {int(counted.sum())} transitions have a barrier below {LOW_BARRIER:g} kT: "
+            "the rate formula is asymptotic in high barriers and can be 5 to 40 % off there"
+        )
+    slow = int((rates.low_friction & counted).sum())
+    if slow:
+        warnings.append(
+            f"{slow} of {int(counted.sum())} transitions have low friction (energy diffusion): "
+            "the formula overestimates their rates, by up to several times"
+        )
+    warnings += [reason for reason in rates.refused if reason and "no known minimum" not in reason]
+    parts = len(set(network.components.tolist()))
+    if parts > 1:
+        warnings.append(
+            f"the states fall into {parts} parts that no saddle found connects: times between them are unknown"
+        )
+    if len(analysis.states.energy) == 1:
+        warnings.append("one state only: its weight is 1, and there is no rate to report")
+    if np.isnan(network.log_timescales).any():
+        warnings.append("some timescales could not be resolved numerically: they are null")
+    return warnings
