@@ -249,7 +249,7 @@ class _Trainer:
 
     def _restore_streams(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for generator, state in zip(self.generators, tensors["streams"], strict=True):
-            generator.set_state(state)
+            generator.set_state(state.clone())  # a view into the stack makes torch read from its start, or crash
         for name, parameter in self.model.named_parameters():
             if self.iteration:
                 self.optimizer.state[parameter] = {

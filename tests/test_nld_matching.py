@@ -257,7 +257,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_picks_are_equilibrated_frames() -> None:
-    model, batch, noise = tiny_model()
+    _, batch, noise = tiny_model()
     allowed = torch.zeros_like(batch.frames)
     allowed[:, 1, 2:5] = True
     chosen = Batch(batch.x, batch.mask, batch.frames, allowed)
@@ -269,7 +269,6 @@ def test_picks_are_equilibrated_frames() -> None:
 @pytest.mark.parametrize("architecture", ["residual-mlp", "soft-minimum"])
 def test_stacked_networks_are_the_single_ones(architecture: str) -> None:
     config = {"n_components": 3} if architecture == "soft-minimum" else {"width": 5, "features": 4, "n_blocks": 2}
-    model, _, _ = tiny_model()
     prior = OverdampedPrior([torch.Generator().manual_seed(k) for k in range(3)], architecture, 2, config, 1.0)
     z = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for k in range(3):
