@@ -1,5 +1,23 @@
-"""Transition rates of overdamped and underdamped Langevin dynamics."""
+"""Transition rates of Langevin dynamics: formulas, and what they are checked against."""
 
+from landscape.rates.cores import Cores, discs, make_cores, relaxation_rates
+from landscape.rates.grid import GridGenerator, find_box, grid_generator
+from landscape.rates.grid_rates import (
+    GridRates,
+    Spectrum,
+    committors,
+    core_rates,
+    eigenvalues,
+    mean_passage_times,
+    reference_rates,
+    reference_spectrum,
+)
+from landscape.rates.klein_kramers import (
+    KleinKramersRates,
+    KleinKramersSpectrum,
+    klein_kramers_rates,
+    klein_kramers_spectrum,
+)
 from landscape.rates.kramers import (
     LangerRates,
     is_degenerate,
@@ -10,14 +28,47 @@ from landscape.rates.kramers import (
     log_rate,
     reduced_energy_loss,
 )
+from landscape.rates.passages import (
+    CountedRates,
+    PassageOptions,
+    PassageRates,
+    TimeStepEffect,
+    simulate_passages,
+    time_step_effect,
+)
 
 __all__ = [
+    "Cores",
+    "CountedRates",
+    "GridGenerator",
+    "GridRates",
+    "KleinKramersRates",
+    "KleinKramersSpectrum",
     "LangerRates",
+    "PassageOptions",
+    "PassageRates",
+    "Spectrum",
+    "TimeStepEffect",
+    "committors",
+    "core_rates",
+    "discs",
+    "eigenvalues",
+    "find_box",
+    "grid_generator",
     "is_degenerate",
+    "klein_kramers_rates",
+    "klein_kramers_spectrum",
     "langer_rates",
     "log_abs_determinant",
     "log_eyring_kramers",
     "log_kramers",
     "log_rate",
+    "make_cores",
+    "mean_passage_times",
     "reduced_energy_loss",
+    "reference_rates",
+    "reference_spectrum",
+    "relaxation_rates",
+    "simulate_passages",
+    "time_step_effect",
 ]

@@ -1,0 +1,289 @@
+"""The generator of overdamped dynamics on a grid, d <= 3: finite volumes with Scharfetter-Gummel fluxes.
+
+From cell a to its neighbour b at distance h along coordinate k, with D_k = 1 / (beta gamma_k):
+
+    Q_ab = D_k / h^2 * B(beta (E_b - E_a)),   B(u) = u / (exp(u) - 1).
+
+Detailed balance with pi_a ~ exp(-beta E_a) is exact; eigenvalues, committors and rates have errors of order h^2. The
+boundary reflects. Cells far above every pass that matters are dropped, so a box need not fit tightly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, sparse
+
+from landscape.dynamics import Dynamics, Overdamped
+from landscape.energy import Energy
+from landscape.errors import UnsupportedError, UsageError
+from landscape.rates.cores import Cores
+
+CELLS = {1: 2000, 2: 240, 3: 56}  # along each coordinate
+MARGIN = 20.0  # cells are dropped above the highest pass plus this, in units of 1/beta: 2e-9 of its flux
+SURVEY = {1: 2000, 2: 128, 3: 40}  # cells along each coordinate while the box is being found
+MAX_CELLS = 4_000_000
+MAX_GROWTH = 60
+CHUNK = 200_000
+
+
+@dataclass(frozen=True)
+class GridGenerator:
+    """The generator Q on m cells, and what is needed to solve with it.
+
+    box (d, 2), shape (d,), spacing (d,) : the grid. points (m, d) : centres of the cells kept.
+    log_weight (m,) : log pi, normalised over the cells. bound : cells with beta (E - E_min) above it were dropped.
+    edges (e, 2), axis (e,) : neighbouring cells a < b, and the coordinate along which they lie.
+    step (e,) : beta (E_b - E_a). diffusion (d,) : D_k = 1 / (beta gamma_k).
+    """
+
+    box: np.ndarray
+    shape: tuple[int, ...]
+    points: np.ndarray
+    log_weight: np.ndarray
+    bound: float
+    edges: np.ndarray
+    axis: np.ndarray
+    step: np.ndarray
+    diffusion: np.ndarray
+
+    @property
+    def spacing(self) -> np.ndarray:
+        return np.asarray((self.box[:, 1] - self.box[:, 0]) / np.array(self.shape))
+
+    @property
+    def stationary(self) -> np.ndarray:
+        """pi (m,), sums to 1."""
+        return np.exp(self.log_weight)
+
+    @property
+    def hop(self) -> np.ndarray:
+        """D_k / h_k^2 of each edge, (e,)."""
+        return np.asarray((self.diffusion / self.spacing**2)[self.axis])
+
+    def matrix(self) -> sparse.csr_array:
+        """Q (m, m), 1/time, rows sum to 0."""
+        forward, backward = self.hop * bernoulli(self.step), self.hop * bernoulli(-self.step)
+        a, b = self.edges.T
+        m = len(self.points)
+        leave = np.bincount(a, forward, m) + np.bincount(b, backward, m)
+        cells = np.arange(m)
+        data, rows, columns = (forward, backward, -leave), (a, b, cells), (b, a, cells)
+        entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+        return sparse.csr_array(entries, shape=(m, m))
+
+    def symmetrised(self) -> sparse.csr_array:
+        """-pi^(1/2) Q pi^(-1/2) (m, m): symmetric, positive semidefinite, null vector pi^(1/2)."""
+        couple = -self.hop * symmetric_bernoulli(self.step)
+        a, b = self.edges.T
+        m = len(self.points)
+        leave = np.bincount(a, self.hop * bernoulli(self.step), m) + np.bincount(b, self.hop * bernoulli(-self.step), m)
+        cells = np.arange(m)
+        data, rows, columns = (couple, couple, leave), (a, b, cells), (b, a, cells)
+        entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+        return sparse.csr_array(entries, shape=(m, m))
+
+    def conductance(self) -> np.ndarray:
+        """pi_a Q_ab of each edge, (e,)."""
+        return np.exp(self.log_weight[self.edges[:, 0]]) * self.hop * bernoulli(self.step)
+
+    def cell_of(self, points: np.ndarray) -> np.ndarray:
+        """The kept cell whose centre is nearest to each point (n, d), among the cells around it: (n,)."""
+        index = np.floor((np.atleast_2d(points) - self.box[:, 0]) / self.spacing).astype(int)
+        table = self._table()
+        if (index < 0).any() or (index >= self.shape).any() or (table[tuple(index.T)] < 0).any():
+            raise UsageError("a point lies outside the cells of the grid: widen the box or raise the bound")
+        return np.asarray(table[tuple(index.T)])
+
+    def interpolate(self, values: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Values (m,) given on the cells, at points (n, d): multilinear between cell centres, so of order h^2.
+
+        UsageError where one of the surrounding cells was dropped or does not exist.
+        """
+        where = (np.atleast_2d(points) - self.box[:, 0]) / self.spacing - 0.5
+        low = np.clip(np.floor(where).astype(int), 0, np.array(self.shape) - 2)
+        part, table, result = where - low, self._table(), np.zeros(len(where))
+        for corner in itertools.product((0, 1), repeat=len(self.shape)):
+            weight = np.prod(np.where(corner, part, 1 - part), axis=1)
+            cell = table[tuple((low + corner).T)]
+            if (cell[weight != 0] < 0).any() or (part < -0.5).any() or (part > 1.5).any():
+                raise UsageError("a point lies outside the cells of the grid: widen the box or raise the bound")
+            result += np.where(weight != 0, weight * values[cell], 0)
+        return result
+
+    def _table(self) -> np.ndarray:
+        table = np.full(self.shape, -1)
+        index = np.floor((self.points - self.box[:, 0]) / self.spacing).astype(int)
+        table[tuple(index.T)] = np.arange(len(self.points))
+        return table
+
+
+def bernoulli(u: np.ndarray) -> np.ndarray:
+    """B(u) = u / (exp(u) - 1), 1 at u = 0."""
+    u = np.asarray(u, dtype=float)
+    safe = np.where(u == 0, 1.0, np.minimum(u, 700))
+    return np.where(u == 0, 1.0, safe / np.expm1(safe))
+
+
+def symmetric_bernoulli(u: np.ndarray) -> np.ndarray:
+    """(B(u) B(-u))^(1/2) = (u/2) / sinh(u/2)."""
+    half = np.minimum(np.abs(np.asarray(u, dtype=float)) / 2, 350)
+    return np.where(half == 0, 1.0, half / np.sinh(np.where(half == 0, 1.0, half)))
+
+
+def grid_generator(
+    energy: Energy,
+    dynamics: Dynamics,
+    *,
+    box: Sequence[Sequence[float]] | np.ndarray | None = None,
+    cells: int | Sequence[int] | None = None,
+    cores: Cores | None = None,
+    bound: float | None = None,
+) -> GridGenerator:
+    """Build the generator of `dynamics` (overdamped) for an energy of at most three dimensions.
+
+    box : (d, 2) limits; None finds them around the cores (`find_box`). cells : along each coordinate, a number or d
+    numbers; by default 2,000 in one dimension, 240 in two, 56 in three. bound : drop cells with beta (E - E_min)
+    above it; by default 20 above the lowest level at which all cores (or, without cores, all grid minima) are
+    connected. Of what is left, the piece that holds the lowest cell is kept. UsageError for a box or a number of cells
+    that makes no sense; UnsupportedError for d > 3, underdamped or non-reversible dynamics.
+    """
+    d = energy.dim
+    _supported(dynamics, d)
+    if box is None:
+        if cores is None:
+            raise UsageError("a grid needs a box, or cores around which to find one")
+        limits, found = find_box(energy, dynamics.beta, cores, bound)
+        bound = found if bound is None else bound
+    else:
+        limits = np.asarray(box, dtype=float)
+    if limits.shape != (d, 2) or not (np.isfinite(limits).all() and (limits[:, 0] < limits[:, 1]).all()):
+        raise UsageError(f"a box is {d} pairs of finite limits, low < high, not {np.asarray(box).tolist()}")
+    shape = tuple(int(c) for c in np.broadcast_to(CELLS[d] if cells is None else cells, (d,)))
+    if min(shape) < 4 or math.prod(shape) > MAX_CELLS:
+        raise UsageError(
+            f"a grid has 4 or more cells along each coordinate and at most {MAX_CELLS} in all, not {shape}"
+        )
+    points = _centers(limits, shape)
+    reduced = _reduced(energy, dynamics.beta, points).reshape(shape)
+    if bound is None:
+        bound = _pass_level(reduced, _seeds(reduced, limits, cores)) + MARGIN
+    keep = _main_piece(reduced <= bound, reduced)
+    table = np.full(shape, -1)
+    table[keep] = np.arange(keep.sum())
+    energies = reduced[keep]
+    log_weight = -energies - np.log(np.exp(-energies).sum())
+    pairs, axes = [], []
+    for k in range(d):
+        a = table[(slice(None),) * k + (slice(None, -1),)].ravel()
+        b = table[(slice(None),) * k + (slice(1, None),)].ravel()
+        both = (a >= 0) & (b >= 0)
+        pairs.append(np.stack([a[both], b[both]], axis=1))
+        axes.append(np.full(both.sum(), k))
+    edges = np.concatenate(pairs)
+    step = energies[edges[:, 1]] - energies[edges[:, 0]]
+    diffusion = 1 / (dynamics.beta * dynamics.gamma_vector(d))
+    return GridGenerator(
+        limits, shape, points[keep.ravel()], log_weight, float(bound), edges, np.concatenate(axes), step, diffusion
+    )
+
+
+def find_box(energy: Energy, beta: float, cores: Cores, bound: float | None = None) -> tuple[np.ndarray, float]:
+    """A box (d, 2) outside of which beta (E - E_min) exceeds the bound, and that bound.
+
+    Grown from the cores on a coarse grid until no cell at a face lies in the part below the bound that is connected
+    with them; the bound is 20 above the level that connects all cores, unless given. UsageError if the box still
+    grows after 60 steps: the energy does not confine.
+    """
+    d = energy.dim
+    reach = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(cores.form))[:, -1:])
+    low, high = (cores.center - 2 * reach).min(axis=0), (cores.center + 2 * reach).max(axis=0)
+    shape = (SURVEY[d],) * d
+    for _ in range(MAX_GROWTH):
+        limits = np.stack([low, high], axis=1)
+        reduced = _reduced(energy, beta, _centers(limits, shape)).reshape(shape)
+        seeds = _seeds(reduced, limits, cores)
+        level = _pass_level(reduced, seeds) + MARGIN if bound is None else bound
+        pieces, _ = ndimage.label(reduced <= level)
+        inside = np.isin(pieces, np.unique(pieces[tuple(seeds.T)])) & (pieces > 0)
+        rows = [np.flatnonzero(inside.any(axis=tuple(set(range(d)) - {k}))) for k in range(d)]
+        width = high - low
+        open_low = np.array([r[0] == 0 for r in rows])
+        open_high = np.array([r[-1] == s - 1 for r, s in zip(rows, shape, strict=True)])
+        if not (open_low | open_high).any():
+            h = width / np.array(shape)
+            first, last = np.array([r[0] for r in rows]), np.array([r[-1] for r in rows])
+            return np.stack([low + (first - 1) * h, low + (last + 2) * h], axis=1), float(level)
+        low, high = low - 0.25 * width * open_low, high + 0.25 * width * open_high
+    raise UsageError(
+        f"no box found: beta (E - E_min) stays below {level:.0f} out to {limits.tolist()}; the energy does not confine "
+        "there, so give a box (its walls reflect)"
+    )
+
+
+def _supported(dynamics: Dynamics, d: int) -> None:
+    if not isinstance(dynamics, Overdamped):
+        raise UnsupportedError("the grid generator is for overdamped dynamics; see klein_kramers or simulated passages")
+    if getattr(dynamics, "rotation", None) is not None:
+        raise UnsupportedError("the grid generator is for reversible dynamics; leave the rotation out or simulate")
+    if d > 3:
+        raise UnsupportedError(f"a grid is possible up to 3 dimensions, not {d}; use simulated passages")
+
+
+def _centers(limits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    axes = [low + (np.arange(n) + 0.5) * (high - low) / n for (low, high), n in zip(limits, shape, strict=True)]
+    return np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def _reduced(energy: Energy, beta: float, points: np.ndarray) -> np.ndarray:
+    """beta (E - E_min), (m,); infinite where the energy is not finite."""
+    parts = [energy.value(points[i : i + CHUNK]) for i in range(0, len(points), CHUNK)]
+    values = beta * np.concatenate(parts)
+    values = np.where(np.isfinite(values), values, np.inf)
+    if not np.isfinite(values).any():
+        raise UsageError("the energy is finite nowhere on the grid: choose another box")
+    return np.asarray(values - values.min())
+
+
+def _seeds(reduced: np.ndarray, limits: np.ndarray, cores: Cores | None) -> np.ndarray:
+    """Multi-indices (k, d) of the cells that must stay connected: those of the cores, or the grid minima below 40."""
+    if cores is None:
+        lowest = ndimage.minimum_filter(reduced, size=3, mode="nearest") == reduced
+        return np.argwhere(lowest & (reduced < 2 * MARGIN))
+    shape = np.array(reduced.shape)
+    index = np.floor((cores.center - limits[:, 0]) / (limits[:, 1] - limits[:, 0]) * shape).astype(int)
+    if (index < 0).any() or (index >= shape).any():
+        raise UsageError("a core lies outside the box: widen the box or leave it out")
+    return index
+
+
+def _pass_level(reduced: np.ndarray, seeds: np.ndarray) -> float:
+    """The lowest level at which all seeds lie in one piece of {reduced <= level}, to within .1."""
+    finite = reduced[np.isfinite(reduced)]
+    low, high = float(reduced[tuple(seeds.T)].max()), float(finite.max())
+    if not math.isfinite(low):
+        raise UsageError("the energy is not finite at a core")
+
+    def joined(level: float) -> bool:
+        pieces, _ = ndimage.label(reduced <= level)
+        return len(np.unique(pieces[tuple(seeds.T)])) == 1
+
+    if joined(low):
+        return low
+    if not joined(high):
+        raise UsageError("the cores are not connected by cells of finite energy: choose another box")
+    while high - low > 0.1:
+        middle = min(0.5 * (low + high), low + 20.0)  # the top of a box can be astronomically high
+        low, high = (low, middle) if joined(middle) else (middle, high)
+    return high
+
+
+def _main_piece(keep: np.ndarray, reduced: np.ndarray) -> np.ndarray:
+    pieces, n = ndimage.label(keep)
+    if n == 1:
+        return keep
+    return np.asarray(pieces == pieces[np.unravel_index(int(np.argmin(reduced)), reduced.shape)])
