@@ -110,7 +110,7 @@ def test_starts_are_independent() -> None:
     assert (rest.start_state[2:] == all_of_them.start_state[1::2]).all()
 
 
-# -- saddles and plateaus ------------------------------------------------------------------------------------------------
+# -- saddles and plateaus ----------------------------------------------------------------------------------------------
 
 
 def test_starts_on_saddles_maxima_and_their_symmetric_lines_go_on_to_minima() -> None:
@@ -166,7 +166,7 @@ def test_degenerate_minima_are_listed_apart() -> None:
     assert at_origin.any() and (result.start_state[at_origin] == -1).all()
 
 
-# -- bad landscapes -------------------------------------------------------------------------------------------------------
+# -- bad landscapes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,12 @@ def test_given_starts_without_a_finite_energy_are_reported() -> None:
 
 
 def test_an_iteration_limit_that_is_too_low_is_said() -> None:
-    from landscape.search import LBFGS
 
     with pytest.raises(EnergyError):
         search(MullerBrown(), starts=Box(-1.0, 1.0), descent=LBFGS(max_iterations=1))
 
 
-# -- starts the user gives ---------------------------------------------------------------------------------------------------
+# -- starts the user gives ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("starts", [Box((-2.0, -1.0), (2.0, 2.0)), Gaussian(0.0, 1.0)])
@@ -267,7 +266,7 @@ def test_the_catalogue_keeps_the_saddles_met_on_the_way() -> None:
     assert [catalogue.count(k) for k in (0, 1)] == [2, 1]
 
 
-# -- invariance ------------------------------------------------------------------------------------------------------------------
+# -- invariance --------------------------------------------------------------------------------------------------------
 
 
 def test_rotation_translation_and_constant() -> None:

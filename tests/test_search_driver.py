@@ -125,7 +125,7 @@ def test_one_length_scale_and_one_center_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: -x.square().sum(1), lambda x: x.sum(1), lambda x: -x[:, 0] ** 4 + x[:, 1] ** 2]
+    "function", [lambda x: -x.square().sum(1), lambda x: x.sum(1), lambda x: -(x[:, 0] ** 4) + x[:, 1] ** 2]
 )
 def test_energies_that_fall_without_end_diverge_soon(function) -> None:
     ended = relax(Energy(function, 2), uniform(20, -1, 1), 1.0)

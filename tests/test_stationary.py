@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from oracles import MULLER_BROWN, TRIPLE_WELL
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -15,8 +16,6 @@ from landscape.energy.energy import Energy
 from landscape.energy.potentials import MullerBrown, TripleWell
 from landscape.search import Catalogue, Status
 from landscape.search.stationary import MERGE_E, MERGE_X, canonical_order, classify, group_rows, newton_polish
-
-from oracles import MULLER_BROWN, TRIPLE_WELL
 
 
 def tensor(*rows: list[float]) -> torch.Tensor:
@@ -181,7 +180,9 @@ def test_grouping_equals_brute_force_merging(dim, n_points, n_copies, seed, fact
 
 
 @settings(max_examples=60, deadline=None)
-@given(arrays(int, (6, 2), elements=st.integers(-3, 3)), st.lists(st.integers(0, 2), min_size=6, max_size=6), st.randoms())
+@given(
+    arrays(int, (6, 2), elements=st.integers(-3, 3)), st.lists(st.integers(0, 2), min_size=6, max_size=6), st.randoms()
+)
 def test_order_does_not_depend_on_rounding_or_input_order(x, levels, random) -> None:
     """Points on a lattice, energies on few levels, both with noise far below the tolerances."""
     points = {(level, *row) for level, row in zip(levels, x.tolist(), strict=True)}

@@ -27,7 +27,8 @@ from landscape.search.string import (
 
 NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
 PAIR_STRINGS = StringOptions(n_images=15, max_iterations=200, force_tolerance=0.05)
-CONFINING_RADII = (2.0, 3.0, 5.0)
+CONFINING_RADII = (2.0, 3.0, 5.0, 30.0)
+OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating point, has grown
 MAX_PAIRS = 500  # strings a round
 
 
@@ -120,10 +121,12 @@ class _Rounds:
             quiet = quiet + 1 if self._n_known() == known else 0
             counts = [self.catalogue.count(k) for k in range(min(self.max_index, 3) + 1)]
             self.progress(f"saddles: round {self.rounds}, points by index {counts}")
-            if quiet >= self.config.quiet_rounds and self._satisfied():
-                if not self._check():
+            # Strings and the sweep also serve where the rounds are stuck with a wrong Morse sum.
+            if quiet > 0 and quiet % self.config.quiet_rounds == 0:
+                if self._check():
+                    quiet = 0
+                elif self._satisfied():
                     return True
-                quiet = 0
         return False
 
     def _round(self) -> None:
@@ -256,12 +259,24 @@ class _Rounds:
                 f"{lost} of {len(joins)} saddles lead to no known state on one side or both ({how}): "
                 "listed, left out of the rate matrix"
             )
+        apart = n_components(len(self.explorer.numbers(0)), joins)
+        if apart > 1:
+            warnings.append(
+                f"no saddle found joins the {apart} groups of states: the rates between them are missing, not zero"
+            )
         own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
         if own:
             warnings.append(
                 f"{own} of {len(joins)} saddles join a state to itself: listed, left out of the rate matrix"
             )
         return warnings
+
+
+def n_components(n_states: int, joins: np.ndarray) -> int:
+    """Number of groups of states that saddles (n_saddles, 2), -1 for a lost side, leave unconnected."""
+    edges = joins[(joins >= 0).all(1)]
+    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_states, n_states))
+    return int(connected_components(graph, directed=False)[0])
 
 
 def confines(explorer: Explorer) -> bool:
@@ -272,12 +287,16 @@ def confines(explorer: Explorer) -> bool:
     n = max(64, 16 * energy.dim)
     unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
     unit = unit / unit.norm(dim=1, keepdim=True)
+    before = torch.zeros(n, dtype=unit.dtype, device=unit.device)
     for factor in CONFINING_RADII:
         value, gradient = energy.value_and_gradient(center + factor * radius * unit)
-        overflow = value == torch.inf  # an energy too large for floating point has grown
-        outward = (gradient * unit).sum(1) > 0
-        if not bool((overflow | outward).all()):
+        overflow = (value == torch.inf) | ((value > OVERFLOW) & ~gradient.isfinite().all(1))
+        # dE / d log r: positive, and in the end not dying away as towards a plateau
+        growth = factor * radius * (gradient * unit).sum(1)
+        least = 0.5 * before if factor == CONFINING_RADII[-1] else torch.zeros_like(growth)
+        if not bool((overflow | ((growth > 0) & (growth >= least))).all()):
             return False
+        before = growth.nan_to_num(0.0, 0.0, 0.0)
     return True
 
 

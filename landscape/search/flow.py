@@ -11,7 +11,7 @@ import torch
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
-from landscape.search.lbfgs import relax
+from landscape.search.lbfgs import LBFGS, relax
 
 BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
 BALL_RADII = 12
@@ -197,7 +197,8 @@ def _assign(energy: Energy, x: torch.Tensor, basins: Basins, options: FlowOption
     rest = torch.nonzero((ended["status"] == Status.CONVERGED) | (ended["status"] == Status.UNFINISHED))[:, 0]
     if len(rest):
         local = basins.nearest(ended["x"][rest])[1]
-        relaxed = relax(energy, ended["x"][rest], AFTER_FLOW * local, center=ended["x"][rest])
+        precise = LBFGS(step_tolerance=1e-8)  # not polished afterwards
+        relaxed = relax(energy, ended["x"][rest], AFTER_FLOW * local, precise, center=ended["x"][rest])
         distance, nearest = torch.cdist(relaxed["x"], basins.x).min(1)
         label[rest] = torch.where(distance < 1e-3 * basins.reach[nearest], nearest, -1)
     return label

@@ -112,7 +112,9 @@ def _step(energy: Energy, state: State, config: LBFGS) -> State:
     state["direction"] = torch.where(accept[:, None], new_direction, direction)
 
     tolerance = config.step_tolerance * (1 + state["x"].norm(dim=1))
-    small = accept & (state["updates"] > 0) & (size <= tolerance)
+    # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
+    informed = state["updates"] >= min(config.memory, x.shape[1])
+    small = accept & informed & (size <= tolerance)
     # A step that rounding has swallowed cannot be improved by shortening it further.
     exhausted = ~accept & ((state["step"] * direction.norm(dim=1)) <= 1e-3 * tolerance)
     status = state["status"].clone()

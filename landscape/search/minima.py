@@ -170,8 +170,9 @@ class _MultiStart:
             x = torch.cat(parts)
         if starts is not None:
             self.center = 0.5 * (x.amax(0) + x.amin(0))
-            # A single start has no extent, and its descent may still lead far.
-            self.radius = max(float((x - self.center).abs().max()), 1e-2 * (1 + float(self.center.abs().max())))
+            extent = float((x - self.center).abs().max())
+            # A single start has no extent, and the descent of a narrow bundle may still lead far.
+            self.radius = max(extent, 1e-2 * (1 + float(self.center.abs().max()))) if extent > 0 else 1.0
         self._descend(x, record=True)
         self.progress(f"minima: {len(x)} starts, {len(self._minima())} minima")
         if not len(self._minima()):

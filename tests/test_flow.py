@@ -1,0 +1,140 @@
+"""Gradient flow and basins, against an integrator of another family (scipy's DOP853 at tight tolerances)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from landscape.energy.energy import Energy
+from landscape.energy.potentials import MullerBrown, TripleWell
+from landscape.errors import UsageError
+from landscape.search import Basins, FlowOptions, Status, assign_basins, make_basins
+from landscape.search.flow import gradient_flow
+
+
+def basins_of(potential) -> tuple[Energy, Basins]:
+    energy = Energy(potential, 2)
+    known = potential.stationary_points()
+    return energy, make_basins(energy, known.x[known.index == 0], torch.Generator().manual_seed(0))
+
+
+def reference_labels(energy: Energy, points: np.ndarray, minima: np.ndarray, time: float) -> np.ndarray:
+    """All points as one system of equations, so that the integrator's error control covers every row."""
+    with np.errstate(invalid="ignore", over="ignore"):  # trial steps that leave for infinity and are refused
+        flow = solve_ivp(
+            lambda t, x: -energy.gradient(x.reshape(points.shape)).ravel(), (0, time), points.ravel(),
+            method="DOP853", rtol=1e-8, atol=1e-8,
+        )  # fmt: skip
+    end = flow.y[:, -1].reshape(points.shape)
+    return np.linalg.norm(minima[:, None] - end, axis=-1).argmin(0)
+
+
+@pytest.mark.parametrize(
+    "potential, low, high, time",
+    [(TripleWell(), (-2, -1), (2, 2.5), 12.0), (MullerBrown(), (-1.5, -0.5), (1.2, 2), 0.15)],
+)
+def test_labels_agree_with_an_independent_integrator(potential, low, high, time) -> None:
+    """300 uniform points; at most one, within the flow's tolerance of a separatrix, may differ."""
+    energy, basins = basins_of(potential)
+    points = np.random.default_rng(0).uniform(low, high, (300, 2))
+    expected = reference_labels(energy, points, basins.x.numpy(), time)
+    labels = assign_basins(energy, points, basins)
+    assert set(expected) == {0, 1, 2}
+    assert (labels != expected).sum() <= 1
+
+
+def test_symmetry_of_the_labels() -> None:
+    """The triple well is even in x: 4,000 points and their mirror images; of the two, at most 0.1 % may disagree."""
+    energy, basins = basins_of(TripleWell())
+    points = np.random.default_rng(1).uniform((-2, -1), (2, 2.5), (4000, 2))
+    labels, mirrored = assign_basins(energy, points, basins), assign_basins(energy, points * [-1, 1], basins)
+    assert (labels >= 0).all()
+    assert (np.array([1, 0, 2])[labels] != mirrored).sum() <= 4
+
+
+def test_finer_steps_change_next_to_nothing() -> None:
+    energy, basins = basins_of(MullerBrown())
+    points = np.random.default_rng(2).uniform((-1.5, -0.5), (1.2, 2), (3000, 2))
+    coarse = assign_basins(energy, points, basins)
+    fine = assign_basins(energy, points, basins, FlowOptions(tolerance=1e-6, max_iterations=20000))
+    assert (coarse != fine).mean() < 2e-3
+
+
+def test_balls_of_capture_are_never_left() -> None:
+    """From 1,000 points of each ball: the distance to its minimum falls at once and along the whole flow."""
+    energy, basins = basins_of(MullerBrown())
+    generator = torch.Generator().manual_seed(1)
+    assert (basins.radius > 0).all()
+    for k in range(3):
+        unit = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
+        unit = unit / unit.norm(dim=1, keepdim=True)
+        offset = unit * basins.radius[k] * torch.rand(1000, 1, generator=generator, dtype=torch.float64).sqrt()
+        assert ((energy.gradient(basins.x[k] + offset) * offset).sum(1) > 0).all()
+        assert (basins.captured(basins.x[k] + offset) == k).all()
+
+
+def test_a_flow_descends_and_shrinks_into_a_ball() -> None:
+    energy, basins = basins_of(TripleWell())
+    x = torch.tensor([[0.1, 0.6], [-1.5, 2.0]], dtype=torch.float64)
+    heights: dict[int, list[float]] = {0: [], 1: []}
+    ended = gradient_flow(
+        energy, x, basins,
+        observe=lambda rows, state: [heights[r].append(e) for r, e in zip(rows.tolist(), state["energy"].tolist(), strict=True)],
+    )  # fmt: skip
+    assert (ended["status"] == Status.CAPTURED).all()
+    for row in (0, 1):
+        assert (np.diff(heights[row]) <= 1e-12).all()
+
+
+def test_rows_are_independent() -> None:
+    energy, basins = basins_of(TripleWell())
+    points = np.random.default_rng(3).uniform(-1.8, 1.8, (300, 2))
+    labels = assign_basins(energy, points, basins)
+    order = np.random.default_rng(4).permutation(300)
+    assert (assign_basins(energy, points[order], basins) == labels[order]).all()
+    assert (assign_basins(energy, points[::3], basins) == labels[::3]).all()
+
+
+def test_two_close_wells_in_a_wide_landscape_are_told_apart() -> None:
+    """Wells at 0, 2 and 1000 along a line; at +-0.2 from the ridge at 1 the label is the near side's."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        centers = torch.tensor([0.0, 2.0, 1000.0], dtype=x.dtype)
+        return -torch.logsumexp(-2 * (x[:, :1] - centers).square(), 1) + x[:, 1].square()
+
+    energy = Energy(function, 2)
+    basins = make_basins(energy, np.array([[0.0, 0.0], [2.0, 0.0], [1000.0, 0.0]]), torch.Generator().manual_seed(0))
+    x = np.array([-30.0, 0.2, 0.8, 1.2, 1.9, 40.0, 480.0, 520.0])
+    points = np.stack([x, np.random.default_rng(0).uniform(-50, 50, 8)], 1)
+    assert assign_basins(energy, points, basins).tolist() == [0, 0, 0, 1, 1, 1, 1, 2]
+
+
+def test_a_stiff_basin_far_from_the_origin() -> None:
+    """Condition number 1e5, centred at (500, -300): an explicit flow is slow there, the label still right."""
+    center = torch.tensor([500.0, -300.0], dtype=torch.float64)
+    energy = Energy(lambda x: ((x[:, 0] - center[0]) ** 2 - 1) ** 2 + 1e5 * (x[:, 1] - center[1]) ** 2, 2)
+    basins = make_basins(energy, np.array([[499.0, -300.0], [501.0, -300.0]]), torch.Generator().manual_seed(0))
+    points = center.numpy() + np.array([[-0.3, 0.4], [0.2, 1.0], [2.0, -2.0]])
+    assert assign_basins(energy, points, basins).tolist() == [0, 1, 1]
+
+
+def test_unknown_ends_have_no_label() -> None:
+    """A hidden minimum, an exit, and a point without a finite energy."""
+    energy, _ = basins_of(TripleWell())
+    known = TripleWell().stationary_points().x
+    two = make_basins(energy, known[:2], torch.Generator().manual_seed(0))
+    assert assign_basins(energy, np.array([[0.0, 1.6], [-1.0, 0.0], [1.0, 0.1]]), two).tolist() == [-1, 0, 1]
+    exit_ = Energy(lambda x: x[:, 0] ** 2 / 2 - x[:, 0] ** 3 / 3 + x[:, 1] ** 2, 2)
+    one = make_basins(exit_, np.zeros((1, 2)), torch.Generator().manual_seed(0))
+    assert assign_basins(exit_, np.array([[0.5, 0.5], [1.1, 0.0], [np.nan, 0.0]]), one).tolist() == [0, -1, -1]
+
+
+def test_bad_options_and_shapes() -> None:
+    energy, basins = basins_of(TripleWell())
+    with pytest.raises(UsageError):
+        FlowOptions(tolerance=0.0)
+    with pytest.raises(UsageError, match="shape"):
+        assign_basins(energy, np.zeros((4, 3)), basins)
+    assert assign_basins(energy, np.zeros((0, 2)), basins).shape == (0,)
