@@ -11,6 +11,7 @@ from landscape.energy.energy import Energy
 from landscape.energy.potentials import MullerBrown, TripleWell
 from landscape.errors import UsageError
 from landscape.search import Basins, FlowOptions, Status, assign_basins, make_basins
+from landscape.search.driver import State
 from landscape.search.flow import gradient_flow
 
 
@@ -79,10 +80,12 @@ def test_a_flow_descends_and_shrinks_into_a_ball() -> None:
     energy, basins = basins_of(TripleWell())
     x = torch.tensor([[0.1, 0.6], [-1.5, 2.0]], dtype=torch.float64)
     heights: dict[int, list[float]] = {0: [], 1: []}
-    ended = gradient_flow(
-        energy, x, basins,
-        observe=lambda rows, state: [heights[r].append(e) for r, e in zip(rows.tolist(), state["energy"].tolist(), strict=True)],
-    )  # fmt: skip
+
+    def record(rows: torch.Tensor, state: State) -> None:
+        for row, height in zip(rows.tolist(), state["energy"].tolist(), strict=True):
+            heights[row].append(height)
+
+    ended = gradient_flow(energy, x, basins, observe=record)
     assert (ended["status"] == Status.CAPTURED).all()
     for row in (0, 1):
         assert (np.diff(heights[row]) <= 1e-12).all()
