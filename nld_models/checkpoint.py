@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from nld_models.data import DataError, SequenceData
 from nld_models.errors import CheckpointError, ConfigError
@@ -65,12 +65,13 @@ def write_file(path: Path, tensors: Mapping[str, torch.Tensor], document: Mappin
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     flat = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(flat, temporary, metadata={KEY: json.dumps({"format": FORMAT, **document}, allow_nan=False)})
-        with open(temporary, "rb") as file:
+        with open(temporary, "xb") as file:
+            file.write(save(flat, metadata={KEY: json.dumps({"format": FORMAT, **document}, allow_nan=False)}))
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be written: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

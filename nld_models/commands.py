@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from landscape.errors import UsageError
 from nld_models.checkpoint import SavedModel, load_model, read_file
 from nld_models.config import TrainingConfig, read_config
 from nld_models.data import DataError
-from nld_models.evaluation import LAG, SeedEvaluation, evaluate, segment
-from nld_models.landscape_adapter import export_energy, find_states
 from nld_models.model import ModelConfig
 from nld_models.sequence_files import load_sequences
 from nld_models.training import Progress, Stopped, train
+
+if TYPE_CHECKING:
+    from nld_models.evaluation import SeedEvaluation
 
 Answer = tuple[dict[str, Any], str]
 LAST = 20  # steps averaged for a loss at the end
@@ -73,6 +74,8 @@ def run_train(arguments: argparse.Namespace) -> Answer:
 
 
 def run_export(arguments: argparse.Namespace) -> Answer:
+    from nld_models.landscape_adapter import export_energy
+
     _check_output(arguments)
     saved = _load(arguments.model)
     written = export_energy(saved.model, arguments.output, arguments.seed_index)
@@ -82,6 +85,10 @@ def run_export(arguments: argparse.Namespace) -> Answer:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> Answer:
+    from nld_models.evaluation import LAG, evaluate
+
+    if arguments.paths < 1:
+        raise UsageError("--paths is a whole number of at least 1, not 0")
     torch.set_num_threads(1)
     saved = _load(arguments.model)
     data = load_sequences(arguments.data, "mask")
@@ -98,6 +105,9 @@ def run_evaluate(arguments: argparse.Namespace) -> Answer:
 
 
 def run_segment(arguments: argparse.Namespace) -> Answer:
+    from nld_models.evaluation import segment
+    from nld_models.landscape_adapter import find_states
+
     _check_output(arguments)
     if arguments.output.suffix != ".npy":
         raise UsageError(f"labels are written as .npy, got {arguments.output}")
@@ -174,6 +184,8 @@ def _true_transition(path: Path) -> np.ndarray | None:
 
 
 def _evaluation_text(results: tuple[SeedEvaluation, ...], labelled: bool, known: bool) -> str:
+    from nld_models.evaluation import LAG
+
     heads = " ".join(f"{head:>6}" for head in ("l1", "2nd l1", "ratio", "error", "worst"))
     lines = [f"{'seed':>5} {'states':>6} {'accuracy %':>15} {heads}  weights"]
     for row in results:

@@ -33,7 +33,7 @@ class TrainingConfig:
     iterations: int = 800
     batch: int = 64
     window: int = 61
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     rate_warmup: float = 0.05
     kl_start: float = 0.05
     kl_warmup: float = 0.3

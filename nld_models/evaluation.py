@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import logm
 from scipy.optimize import linear_sum_assignment
 
 from nld_models.checkpoint import SavedModel
@@ -24,6 +23,7 @@ from nld_models.model import OverdampedNLD
 LAG = 15  # observations: the time over which rates are read from simulation, past recrossings, before equilibrium
 SETTLE = 5.0  # observations simulated before that, so that paths are at equilibrium within their wells
 RESOLUTION = 0.05  # largest dt D |curvature at a minimum|
+SINGULAR = 1e-9  # eigenvalues of a transition matrix below this are 0
 Progress = Callable[[str], None]
 
 
@@ -143,10 +143,14 @@ def simulated_transitions(
 def rates_of(matrix: np.ndarray, lag: float) -> np.ndarray:
     """Q = log(T) / lag, (n, n); all nan where T is not a full transition matrix or has no real logarithm."""
     nothing = np.full(matrix.shape, np.nan)
-    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < len(matrix):
+    if not np.isfinite(matrix).all():
         return nothing
-    logarithm = logm(matrix)
-    return nothing if np.abs(np.imag(logarithm)).max() > 1e-8 else np.real(logarithm) / lag
+    # By eigenvectors: scipy's logm draws from numpy's global generator.
+    values, vectors = np.linalg.eig(matrix)
+    if (values.real[np.abs(values.imag) < SINGULAR] < SINGULAR).any() or np.linalg.cond(vectors) > 1 / SINGULAR:
+        return nothing
+    logarithm = vectors @ np.diag(np.log(values.astype(complex))) @ np.linalg.inv(vectors)
+    return nothing if np.abs(logarithm.imag).max() > SINGULAR else logarithm.real / lag
 
 
 def _simulate(
