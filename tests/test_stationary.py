@@ -140,10 +140,13 @@ def test_points_of_other_index_are_not_merged() -> None:
 def test_hits_are_counted_and_numbers_last() -> None:
     catalogue = Catalogue(Energy(TripleWell(), 2))
     left, right, top = [-1.05, -0.04], [1.05, -0.04], [0.0, 1.54]
-    assert catalogue.add(tensor(left, right, left, left)).tolist() == [0, 1, 0, 0]
-    assert catalogue.add(tensor(top, right)).tolist() == [2, 1]
-    assert catalogue.add(tensor(right), count_hits=False).tolist() == [1]
-    assert catalogue.points().hits.tolist() == [3, 2, 1]
+    saddle = [0.617, 1.103]
+    assert catalogue.add(tensor(left, right, left, left), "minima").tolist() == [0, 1, 0, 0]
+    assert catalogue.add(tensor(top, right, saddle), "minima").tolist() == [2, 1, 3]
+    assert catalogue.add(tensor(right)).tolist() == [1]
+    assert catalogue.add(tensor(saddle, right), "others").tolist() == [3, 1]
+    # A start on a saddle is no hit of that saddle: it is pushed off and goes on; a walk to a minimum is no start.
+    assert catalogue.points().hits.tolist() == [3, 2, 1, 1]
     assert catalogue.add(torch.zeros(0, 2, dtype=torch.float64)).tolist() == []
 
 

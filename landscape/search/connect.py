@@ -87,7 +87,7 @@ def find_saddles(
     if minima is None:
         minima = find_minima(energy, generator=generator, catalogue=catalogue, progress=progress)
     elif not len(catalogue):
-        catalogue.add(torch.as_tensor(minima.minima.x, dtype=energy.dtype, device=energy.device), count_hits=False)
+        catalogue.add(torch.as_tensor(minima.minima.x, dtype=energy.dtype, device=energy.device))
     explorer = Explorer(energy, catalogue, minima, generator, config)
     search = _Rounds(explorer, config, progress or (lambda text: None))
     complete = search.run()
@@ -216,7 +216,7 @@ class _Rounds:
             one = torch.ones(len(tops), dtype=torch.long, device=tops.device)
             gentle = EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1)
             ended = follow_eigenvectors(self.energy, tops, one, explorer.scale, explorer._box(explorer.scale), gentle)
-            self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
+            self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], hits="others")
         if len(dips):
             explorer.descend(dips)  # minima that the strings passed join the catalogue
         explorer.connect_saddles()

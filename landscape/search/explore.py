@@ -108,7 +108,7 @@ class Explorer:
         ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
         arrived = ended["status"] == Status.CONVERGED
         numbers = np.full(len(x), -1)
-        numbers[arrived.cpu().numpy()] = self.catalogue.add(ended["x"][arrived])
+        numbers[arrived.cpu().numpy()] = self.catalogue.add(ended["x"][arrived], hits="others")
         return numbers
 
     def starts(self, index: int) -> torch.Tensor:
@@ -140,7 +140,7 @@ class Explorer:
         if len(minima) > 1:
             x[: n // 2] = self._between(minima, 3, n // 2)
         ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high))
-        self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], count_hits=False)
+        self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)
@@ -270,7 +270,7 @@ class Explorer:
         relaxed = relax(self.energy, x, AFTER_FLOW * basins.nearest(x)[1], center=x)
         arrived = relaxed["status"] == Status.CONVERGED
         at = np.full(len(x), UNKNOWN)
-        at[arrived.cpu().numpy()] = self.catalogue.add(relaxed["x"][arrived], count_hits=False)
+        at[arrived.cpu().numpy()] = self.catalogue.add(relaxed["x"][arrived])
         return at
 
 

@@ -227,7 +227,7 @@ class _MultiStart:
         self._note_runaways(ended)
         at = np.full(len(status), -1)
         arrived = (status == Status.CONVERGED).cpu().numpy()
-        at[arrived] = self.catalogue.add(ended["x"][arrived], count_hits=record)
+        at[arrived] = self.catalogue.add(ended["x"][arrived], hits="minima" if record else "none")
         found = self.catalogue.points()
         # A polish that climbs has left for a point which is not where the descent led.
         energy, rows = ended["energy"].cpu().numpy(), np.nonzero(at >= 0)[0]

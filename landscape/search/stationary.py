@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -193,8 +194,11 @@ class Catalogue:
         found = self.points()
         return int(((found.index == index) & ~found.degenerate).sum())
 
-    def add(self, x: torch.Tensor, count_hits: bool = True) -> np.ndarray:
-        """Polish and merge rows (n, d). Returns the number of the point of each row, -1 where the polish failed."""
+    def add(self, x: torch.Tensor, hits: Literal["minima", "others", "none"] = "none") -> np.ndarray:
+        """Polish and merge rows (n, d). Returns the number of the point of each row, -1 where the polish failed.
+
+        hits : the points that these rows count for: minima, when starts descended; others, when walks sought saddles.
+        """
         rows = x.detach().cpu().numpy()
         if len(rows) == 0:
             return np.full(0, -1)
@@ -202,8 +206,10 @@ class Catalogue:
         _, first = np.unique(labels, return_index=True)
         polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
         numbers = self._merge(polished)[labels]
-        if count_hits:
-            np.add.at(self._room.hits, numbers[numbers >= 0], 1)
+        if hits != "none":
+            reached = numbers[numbers >= 0]
+            index = self._room.index[reached]
+            np.add.at(self._room.hits, reached[index == 0 if hits == "minima" else index > 0], 1)
         return numbers
 
     def _merge(self, polished: State) -> np.ndarray:
