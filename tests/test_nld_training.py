@@ -19,7 +19,7 @@ from nld_models.checkpoint import load_model, read_file, write_file
 from nld_models.config import TrainingConfig, read_config
 from nld_models.data import DataError, SequenceData
 from nld_models.errors import CheckpointError, ConfigError, TrainingError
-from nld_models.evaluation import evaluate
+from nld_models.evaluation import encode, evaluate
 from nld_models.markov import MarkovEmissionModel
 from nld_models.model import Batch, ModelConfig, Noise, OverdampedNLD
 from nld_models.paper_chains import experiment, sample_experiment
@@ -190,14 +190,45 @@ def test_the_guard_stops_when_no_seed_is_left(
     assert all(value.isfinite().all() for value in load_model(path).model.state_dict().values())
 
 
-def test_clipping_is_by_seed(data: SequenceData) -> None:
-    """A tiny clip makes every step's gradient norm the same for Adam, which ignores its size: curves keep the norm."""
-    _, result = train(data, SMALL, replace(SHORT, iterations=3))
-    _, clipped = train(data, SMALL, replace(SHORT, iterations=3, clip=1e-3))
-    assert np.array_equal(result.curves["gradient_norm"][:, 0], clipped.curves["gradient_norm"][:, 0])
-    assert (result.curves["gradient_norm"] > 0.05).all() and not np.array_equal(
-        result.curves["loss"][:, 2], clipped.curves["loss"][:, 2]
-    )
+def test_missing_values_and_unequal_lengths(data: SequenceData, tmp_path: Path) -> None:
+    """Training on them; the model then reads complete data, but not the other way round."""
+    values = data.original_values()
+    values[np.random.default_rng(0).random(values.shape) < 0.1] = np.nan
+    values[3, 9:] = np.nan
+    holes = SequenceData.from_padded(values, missing="mask").standardise()
+    saved, result = train(holes, SMALL, replace(SHORT, iterations=3))
+    assert holes.n_missing > 500 and np.isfinite(result.curves["loss"]).all()
+    assert np.isfinite(encode(saved, data)[0]).all()
+    complete, _ = train(data, SMALL, replace(SHORT, iterations=3))
+    with pytest.raises(DataError, match="without missing values"):
+        encode(complete, holes)
+
+
+def test_clipping_is_by_seed(data: SequenceData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed's huge gradient is cut and leaves the other seed's steps as they were."""
+    plain, _ = train(data, SMALL, replace(SHORT, iterations=3))
+    real = OverdampedNLD.terms
+
+    def terms(model: OverdampedNLD, batch: Batch, noise: Noise) -> dict[str, torch.Tensor]:
+        found = real(model, batch, noise)
+        factors = torch.tensor([1e6 if seed == 1 else 1.0 for seed in model.seeds])
+        return {name: value * factors for name, value in found.items()}
+
+    monkeypatch.setattr(OverdampedNLD, "terms", terms)
+    seen: list[float] = []
+    step = torch.optim.Adam.step
+
+    def watched(optimizer: torch.optim.Adam) -> None:
+        parameters = optimizer.param_groups[0]["params"]
+        seen.append(float(sum(p.grad[1].double().square().sum() for p in parameters)) ** 0.5)
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    saved, result = train(data, SMALL, replace(SHORT, iterations=3))
+    assert (result.curves["gradient_norm"][1] > 1e4).all()
+    assert seen == pytest.approx([SHORT.clip] * 3, rel=1e-5)
+    for name, value in parameters(saved.model).items():
+        assert torch.equal(value[0], parameters(plain.model)[name][0]), name
 
 
 def test_windows_cover_every_place_equally_often() -> None:
