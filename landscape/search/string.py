@@ -144,10 +144,10 @@ def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
     images, gradient = state["images"], state["gradient"]
     across = _across(images, state["energy"], gradient)
     spacing = arclengths(images)[:, -1] / (images.shape[1] - 1)
-    # Two stability limits, image by image: the curvature across the path, and a Courant limit along it: where a step
-    # down a steep path would pass the next image, small kinks grow.
+    # What damps an image: the curvature across the path, and along a steep path the pull of its uphill neighbour, whose
+    # direction it takes (gradient / spacing). They add up: a step of more than twice 1 / sum makes kinks grow.
     slope = gradient[:, 1:-1].norm(dim=-1) / spacing[:, None]
-    rate = torch.maximum(state["curvature"][:, None], slope).clamp_min(torch.finfo(images.dtype).tiny)
+    rate = (state["curvature"][:, None] + slope).clamp_min(torch.finfo(images.dtype).tiny)
     move = across / rate[..., None]
     size = move.norm(dim=-1, keepdim=True)
     limit = 0.5 * spacing[:, None, None]
