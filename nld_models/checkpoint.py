@@ -89,7 +89,12 @@ def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is not a readable model file: {' '.join(str(error).split())}") from None
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file, but not a model of nld train")
-    document = json.loads(text)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is a damaged model file: {error}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is a damaged model file: its header is no table")
     if document.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {document.get('format')!r}, not {FORMAT}; update learned-landscape")
     return tensors, document
@@ -119,6 +124,8 @@ def load_model(path: str | Path) -> SavedModel:
 
 def restore(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any], where: str) -> SavedModel:
     try:
+        if not (0 <= document["iteration"] <= document["training"]["iterations"]) or document["finished"] is None:
+            raise ValueError(f"step {document['iteration']} of {document['training']['iterations']}")
         model = OverdampedNLD(
             ModelConfig(**document["model"]),
             document["n_channels"],

@@ -19,6 +19,7 @@ from landscape.errors import UsageError
 from nld_models.checkpoint import SavedModel, load_model, read_file
 from nld_models.config import TrainingConfig, read_config
 from nld_models.data import DataError
+from nld_models.errors import CheckpointError
 from nld_models.model import ModelConfig
 from nld_models.sequence_files import load_sequences
 from nld_models.training import Progress, Stopped, train
@@ -148,7 +149,10 @@ def _settings(arguments: argparse.Namespace) -> tuple[ModelConfig, TrainingConfi
     flags = {"model": ("latent_dim",), "training": ("seeds", "first_seed", "iterations")}
     for name, names in flags.items():
         given[name] |= {flag: getattr(arguments, flag) for flag in names if getattr(arguments, flag) is not None}
-    return ModelConfig(**given["model"]), TrainingConfig(**given["training"])
+    try:
+        return ModelConfig(**given["model"]), TrainingConfig(**given["training"])
+    except TypeError as error:  # names in a config file have been checked, those in a model file not
+        raise CheckpointError(f"{arguments.output} is a damaged model file: {error}") from None
 
 
 def _load(path: Path) -> SavedModel:

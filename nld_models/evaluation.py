@@ -38,7 +38,7 @@ class SeedEvaluation:
     rates (n_states, n_states) : log(T(15)) / 15 of the simulated prior. langer : Langer's formula. label_rates : the
     same as rates from the posterior's own labels at lag 1. rate_ratio : geometric mean of rates / truth over entries
     between different states. rate_error : mean |rates / truth - 1|; worst_rate : rates / truth farthest from 1; all
-    three nan unless the states are as many as the true ones.
+    three nan unless the states are as many as the true ones, and the ratio also where a rate is not positive.
     saddles : pairs of states joined by a saddle. diffusion_coefficient : D. resolution : dt D |curvature|.
     """
 

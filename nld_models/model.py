@@ -33,8 +33,6 @@ from nld_models.observation import DECODERS, DecoderKind, GaussianDecoder
 from nld_models.posterior import log_density, path_kl_rate, posterior_drift, sample
 from nld_models.prior import N_KERNELS, OverdampedPrior
 
-TERMS = ("loss", "reconstruction", "path_kl", "initial_kl", "stationarity", "diffusion_coefficient")
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -42,8 +40,8 @@ class ModelConfig:
 
     latent_dim : d. architecture, energy : name and config (without dim) of the energy network, see
     `landscape.energy.architectures`. decoder : "mlp" or "linear"; decoder_hidden : its hidden units. context : units
-    of the GRU and of the posterior's networks. initial_diffusion : D at the start, in latent length^2 a frame (above
-    about 2 training tends to find no wells).
+    of the GRU and of the posterior's networks. initial_diffusion : D at the start, in latent length^2 a frame (a
+    prototype found no wells from 4).
     """
 
     latent_dim: int = 2
