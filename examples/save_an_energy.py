@@ -1,7 +1,6 @@
 """From a trained network to a file that anyone can analyse: save it with its dynamics, load it, look at its states.
 
 The network here is a soft minimum of three quadratics with hand-set parameters; a trained one is saved the same way.
-`three_wells.safetensors` beside this script was made by it.
 """
 
 import sys
