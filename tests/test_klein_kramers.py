@@ -29,7 +29,7 @@ TABLE = [
 @pytest.mark.parametrize(("kT", "gamma", "exact"), TABLE)
 def test_quartic_double_well(kT: float, gamma: float, exact: float) -> None:
     energy = load_energy("potential:double-well")
-    found = klein_kramers_spectrum(energy, Underdamped(1 / kT, gamma, 1.0), box=(-2.6, 2.6), cells=240)
+    found = klein_kramers_spectrum(energy, Underdamped(1 / kT, gamma, 1.0), box=(-2.4, 2.4), cells=160)
     assert found.converged and found.reason == ""
     assert found.slowest == pytest.approx(exact, rel=1e-3)
     # the table is rounded to five digits

@@ -39,6 +39,7 @@ FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transiti
 MAIN_EXIT = 0.1  # part of a core's exits from which on a transition must reach the target error
 CHECK_EVERY = 100  # steps between looks at the clock
 CURVATURE_POINTS = 256
+MONITORING = 0.5826  # see _Detector
 
 Progress = Callable[[float, str], None]
 
@@ -174,14 +175,28 @@ class _Tally:
 
 
 class _Detector:
-    """The cores as tensors: which one holds each point."""
+    """The cores as tensors: which one holds each point.
 
-    def __init__(self, cores: Cores, energy: Energy) -> None:
+    A trajectory looked at only every time step h enters a region later than the continuous one, as if the region's
+    surface lay -zeta(1/2)/sqrt(2 pi) = .5826 standard deviations of a step's noise further inside (M. Broadie,
+    P. Glasserman and S. Kou, Math. Finance 7, 325 (1997)). For a given `noise` (d,), the standard deviations of a
+    step in x, or in p if the cores have a momentum part, the surface is moved out by as much. Uncorrected, the
+    quartic double well at 1.5 kT and a step of .1 is left 6 % too rarely.
+    """
+
+    def __init__(self, cores: Cores, energy: Energy, noise: torch.Tensor | None = None) -> None:
         def tensor(values: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(np.array(values), dtype=energy.dtype, device=energy.device)
 
-        self.center, self.factor = tensor(cores.center), tensor(np.linalg.cholesky(cores.form))
+        self.center, self.form = tensor(cores.center), tensor(cores.form)
+        self.factor = tensor(np.linalg.cholesky(cores.form))
         self.momentum = None if cores.momentum_form is None else tensor(cores.momentum_form)
+        self.noise = noise
+        if noise is not None:
+            top = float(np.linalg.eigvalsh(cores.form)[:, -1].max())
+            if self.momentum is not None:
+                top = float(self.momentum.max())
+            self.reach = (1 + MONITORING * math.sqrt(top) * float(noise.max())) ** 2
 
     def labels(self, x: torch.Tensor, p: torch.Tensor | None) -> torch.Tensor:
         """(n,) integers, -1 for none. Cores are disjoint, so the smallest level decides."""
@@ -189,7 +204,16 @@ class _Detector:
         level, label = scaled.square().sum(-1).min(1)
         if p is not None and self.momentum is not None:
             level = level + p.square() @ self.momentum
-        return torch.where(level < 1, label, -1)
+        inside = level < 1
+        if self.noise is not None:
+            rows = torch.nonzero(~inside & (level < self.reach))[:, 0]
+            if p is None or self.momentum is None:
+                normal = torch.einsum("nij,nj->ni", self.form[label[rows]], x[rows] - self.center[label[rows]])
+            else:
+                normal = p[rows] * self.momentum
+            radius = level[rows].sqrt()
+            inside[rows] = radius < 1 + MONITORING * (normal * self.noise).norm(dim=1) / radius
+        return torch.where(inside, label, -1)
 
 
 def sample_cores(
@@ -301,7 +325,7 @@ def simulate_passages(
     scheme = "heun" if isinstance(dynamics, Overdamped) else "baoab"
     h = options.time_step or _chosen_step(energy, dynamics, cores, generator, scheme)
     integrators = [Integrator(energy, dynamics, scheme, step) for step in (h, 0.5 * h)]
-    tallies = _rounds(energy, dynamics, cores, generator, integrators, options, began + options.budget, progress)
+    tallies = _rounds(energy, dynamics, cores, generator, integrators, options, began + options.budget, progress, True)
     step, half, both = (t.rates(options.confidence) for t in (*tallies, tallies[0] + tallies[1]))
     discrepancy, compatible = _compare(step, half)
     estimate = both if compatible else half
@@ -339,7 +363,7 @@ def time_step_effect(
         reference = simulate_passages(energy, dynamics, cores, generator, shared, progress)
         options = shared
     deadline = time.perf_counter() + options.budget
-    (tally,) = _rounds(energy, dynamics, cores, generator, [coarse], options, deadline, progress)
+    (tally,) = _rounds(energy, dynamics, cores, generator, [coarse], options, deadline, progress, False)
     found, true = tally.rates(options.confidence), reference.estimate
     seen = (found.counts > 0) & (true.counts > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -362,14 +386,21 @@ def _rounds(
     options: PassageOptions,
     deadline: float,
     progress: Progress | None,
+    continuous: bool,
 ) -> list[_Tally]:
     """Rounds until the target error or the deadline is reached: one tally for each integrator.
+
+    continuous : correct for looking at the cores only once a step.
 
     The first integrator gets all trajectories, every further one half as many.
     """
     if len(cores) < 2:
         raise UsageError(f"passages lead from one core to another, but there is {len(cores)}; give two or more")
-    detector, tallies = _Detector(cores, energy), [_Tally(len(cores)) for _ in integrators]
+    tallies = [_Tally(len(cores)) for _ in integrators]
+    # positions of underdamped trajectories are smooth: without a momentum part there is nothing to correct
+    smooth = not isinstance(dynamics, Overdamped) and cores.momentum_form is None
+    noises = [i.noise if continuous and not smooth else None for i in integrators]
+    detectors = [_Detector(cores, energy, noise) for noise in noises]
     burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
     length, began = FIRST_ROUND * burn_in, time.perf_counter()
     number = max(1, round(options.trajectories / len(cores)))
@@ -377,7 +408,7 @@ def _rounds(
         for k, integrator in enumerate(integrators):
             start = sample_cores(energy, dynamics, cores, number if k == 0 else max(1, number // 2), generator)
             until = deadline - (deadline - time.perf_counter()) * (len(integrators) - 1 - k) / (len(integrators) - k)
-            tallies[k] = tallies[k] + _run(integrator, detector, start, burn_in, length, generator, until)[0]
+            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until)[0]
         together = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
         found = together.rates(options.confidence)
         error = _worst_error(found)
