@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from landscape.energy.adapt import as_energy
@@ -84,7 +84,8 @@ def _save_network(probed: Energy, original: Any, target: Path, data: dict[str, A
     name, config = described
     text = to_json({"architecture": name, "config": config} | data, str(target))
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-    _write(target, lambda temporary: save_file(tensors, temporary, metadata={KEY: text}))
+    # Bytes through an ordinary file: safetensors' own writer leaves a file that only its owner can read.
+    _write(target, lambda temporary: temporary.write_bytes(save(tensors, metadata={KEY: text})))
 
 
 class _Flat(nn.Module):
@@ -136,7 +137,7 @@ def _compare(energy: Energy, saved: Energy, x: torch.Tensor) -> None:
         ) from error
 
 
-def _write(target: Path, write: Callable[[Path], None]) -> None:
+def _write(target: Path, write: Callable[[Path], object]) -> None:
     """Write to a temporary name beside `target`, then rename."""
     if not target.parent.is_dir():
         raise UsageError(f"{target} cannot be written: there is no folder {target.parent}; make it first")
