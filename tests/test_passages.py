@@ -21,8 +21,9 @@ from landscape.rates import (
     simulate_passages,
     time_step_effect,
 )
+from landscape.rates.counting import Detector, Tally, sample_cores
 from landscape.rates.integrators import Integrator, largest_frequency, relaxation_time
-from landscape.rates.passages import _Detector, _rounds, _Tally, sample_cores
+from landscape.rates.passages import _rounds
 
 MINIMA = np.array([[-1.0], [1.0]])
 
@@ -210,7 +211,7 @@ def test_intervals_cover(counts: int) -> None:
         time = np.full((n, 2), counts / (n * rate))
         number = np.zeros((n, 2, 2))
         number[:, 0, 1] = rng.poisson(counts / n, n)
-        tally = _Tally(2)
+        tally = Tally(2)
         tally.add(number, time, np.zeros((n, 2, 2)), np.ones(n, dtype=bool))
         found = tally.rates(0.95)
         low, high = found.interval[0, 1]
@@ -228,7 +229,7 @@ def test_intervals_widen_for_bursts() -> None:
     for _ in range(300):
         number = np.zeros((200, 2, 2))
         number[:, 0, 1] = 4 * rng.poisson(40 / 4 / 200, 200)
-        tally = _Tally(2)
+        tally = Tally(2)
         tally.add(number, np.ones((200, 2)), np.zeros((200, 2, 2)), np.ones(200, dtype=bool))
         low, high = tally.rates(0.95).interval[0, 1]
         covered += low <= 40 / 200 <= high
@@ -237,7 +238,7 @@ def test_intervals_widen_for_bursts() -> None:
 
 def test_tally_in_closed_form() -> None:
     """Three trajectories by hand: ratio, its standard error, transit, and an empty interval's upper end."""
-    tally = _Tally(2)
+    tally = Tally(2)
     number, time = np.zeros((3, 2, 2)), np.array([[1.0, 1.0], [2.0, 0.0], [3.0, 2.0]])
     number[:, 0, 1] = [1, 0, 2]
     transit = np.zeros((3, 2, 2))
@@ -258,7 +259,7 @@ def test_starts_are_local_equilibrium(kind: str) -> None:
     dynamics = Overdamped(3.0) if kind == "overdamped" else Underdamped(3.0, 1.0, 0.5)
     cores = make_cores(energy, dynamics, np.zeros((1, 2)), generator_of())
     x, p, label = sample_cores(energy, dynamics, cores, 20_000, generator_of(3))
-    assert (_Detector(cores, energy).labels(x, p) == label).all()
+    assert (Detector(cores, energy).labels(x, p) == label).all()
     level = 3.0 * 2.0 * x.square().sum(1).numpy()
     degrees = 2
     if p is not None:

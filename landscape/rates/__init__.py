@@ -1,6 +1,7 @@
 """Transition rates of Langevin dynamics: formulas, and what they are checked against."""
 
 from landscape.rates.cores import Cores, discs, make_cores, relaxation_rates
+from landscape.rates.counting import CountedRates
 from landscape.rates.grid import GridGenerator, find_box, grid_generator
 from landscape.rates.grid_rates import (
     GridRates,
@@ -29,7 +30,6 @@ from landscape.rates.kramers import (
     reduced_energy_loss,
 )
 from landscape.rates.passages import (
-    CountedRates,
     PassageOptions,
     PassageRates,
     TimeStepEffect,
