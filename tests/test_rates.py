@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from landscape.dynamics import Dynamics, Overdamped, Underdamped
-from landscape.energy import Energy
-from landscape.energy.architectures import build
+from landscape.energy import load_energy
 from landscape.errors import UsageError
 from landscape.rates import (
     is_degenerate,
@@ -229,7 +227,7 @@ def test_published_models_rates_over_every_saddle() -> None:
     checked = 0
     for file in sorted(PAPER.glob("*/oracle_*.json")):
         oracle = json.loads(file.read_text())
-        energy = published_energy(file.with_name(file.name.replace("oracle_", "model_").replace("json", "pth")))
+        energy = load_energy(str(file.with_name(file.name.replace("oracle_", "model_").replace("json", "pth"))))
         beta, gamma = oracle["beta"], np.array(oracle["gamma"])
         dynamics: Dynamics = Overdamped(beta, gamma)
         if oracle["dynamics"] == "underdamped":
@@ -250,13 +248,3 @@ def test_published_models_rates_over_every_saddle() -> None:
             np.testing.assert_allclose(np.exp(rates.log_rates[k]), saddle["rates_from_each_end"], rtol=1e-5)
             checked += 1
     assert checked >= 18
-
-
-def published_energy(file: Path) -> Energy:
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    prefix = "energy_landscape."
-    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    dim = state["in_block.0.weight"].shape[1]
-    network = build("residual-mlp", {"dim": dim})
-    network.load_state_dict(state)
-    return Energy(network.double().requires_grad_(False), dim)
