@@ -24,6 +24,11 @@ class EnergyError(LandscapeError):
     exit_code = 2
 
 
+def left(leaving: SystemExit, who: str) -> str:
+    """What to tell of a user's code that ends the process, for an `EnergyError`."""
+    return f"{who} called sys.exit({leaving.code!r}); an energy returns numbers or raises an error, so take the exit out"
+
+
 class UnsupportedError(LandscapeError):
     """The request is sensible but not supported for this energy (zero modes, for example)."""
 

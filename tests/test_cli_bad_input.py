@@ -31,9 +31,20 @@ def wrong_shape(x): return x ** 2
 def one_number(x): return (x ** 2).sum()
 def random(x): return (x ** 2).sum(1) * (1 + torch.rand(1, generator=GENERATOR))
 def raising(x): raise RuntimeError("first line\\nsecond line")
+def exits(x): raise SystemExit(0)
+def exits_in_search(x):
+    if len(x) > 64: raise SystemExit
+    return fine(x)
 def outside_torch(x): return (x.detach().numpy() ** 2).sum(1)
 GENERATOR = torch.Generator()
 number = 3
+class Exits:
+    dim = 2
+    def __init__(self): raise SystemExit(0)
+class ExitsWhenAsked:
+    def __call__(self, x): return fine(x)
+    @property
+    def dim(self): raise SystemExit(0)
 class Module(torch.nn.Module):
     dim = 2
     def forward(self, x): return (x ** 2).sum(1)
@@ -56,6 +67,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     (folder / "energies.py").write_text(CODE)
     (folder / "syntax.py").write_text("def energy(x:\n")
+    (folder / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "empty.safetensors").touch()
     (folder / "foreign.safetensors").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8)
     (folder / "foreign.pth").write_text("dear diary")
@@ -153,6 +165,11 @@ ENERGIES = [
     ("energies.py:one_number --dim 2", "(n,) or (n, 1)"),
     ("energies.py:raising --dim 2", "RuntimeError: first line"),
     ("energies.py:outside_torch --dim 2", "torch tensor"),
+    ("energies.py:exits --dim 2", "energies.py:exits called sys.exit(0)"),
+    ("energies.py:exits_in_search --dim 2", "energies.py:exits_in_search called sys.exit(None)"),
+    ("energies.py:Exits", "SystemExit"),
+    ("energies.py:ExitsWhenAsked", "called sys.exit(0)"),
+    ("leaves.py:energy --dim 2", "SystemExit at line 2"),
 ]
 
 # Arguments after `analyze potential:triple-well` (d = 2), and what the line must say. GIVEN is the folder of inputs.

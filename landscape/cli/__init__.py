@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from landscape.cli.arguments import parse
 from landscape.cli.terminal import emit
-from landscape.errors import LandscapeError
+from landscape.errors import EnergyError, LandscapeError, left
 
 TRACEBACK = "LANDSCAPE_TRACEBACK"  # set to 1, it shows where an unexpected error came from
 
@@ -18,7 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 bad usage or unusable energy, 3 finished without
     converging (or not supported), 130 interrupted. Every error is one line on standard error."""
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        try:
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+        except SystemExit as leaving:  # argparse after --help and --version
+            return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         # What a command needs is imported when it runs: --help and --version must answer at once.
         from landscape.cli import commands
 
@@ -29,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted: nothing was written", 130)
     except MemoryError as error:
         return _fail(f"error: not enough memory ({error}): ask for fewer starts or points", 1)
-    except SystemExit as leaving:  # argparse after --help and --version, or the user's own energy
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except SystemExit as leaving:  # the user's own code, where no energy function was at work to say so
+        return _fail(f"error: {left(leaving, 'the code of the energy')}", EnergyError.exit_code)
     except Exception as error:
         if os.environ.get(TRACEBACK) == "1":
             traceback.print_exc()

@@ -101,7 +101,7 @@ def _load(path: Path, trust: bool) -> Any:
         with warnings.catch_warnings(), importable_from(Path.cwd()):
             warnings.simplefilter("ignore")  # advice to torch's developers about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=not trust)
-    except Exception as error:  # torch.load raises whatever its unpickler meets
+    except (Exception, SystemExit) as error:  # torch.load raises whatever its unpickler meets
         if trust:
             text = f"{type(error).__name__}: {first_line(error)}"
             raise EnergyError(

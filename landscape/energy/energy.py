@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from landscape.errors import EnergyError
+from landscape.errors import EnergyError, left
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -194,7 +194,10 @@ class Energy:
         n = len(points)
         if n == 0:  # many networks cannot take an empty batch
             return points.new_zeros(0)
-        value = self.function(points)
+        try:
+            value = self.function(points)
+        except SystemExit as leaving:  # it would end a whole search as if that had succeeded
+            raise EnergyError(left(leaving, self.source)) from leaving
         if not isinstance(value, torch.Tensor):
             raise EnergyError(
                 f"an energy returns a torch tensor, but {self.source} returned {type(value).__name__}; "

@@ -132,5 +132,5 @@ def _instance(kind: type, spec: str) -> Any:
         )
     try:
         return kind()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise EnergyError(f"{spec}: making one raised {type(error).__name__}: {first_line(error)}") from error

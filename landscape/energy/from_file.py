@@ -87,7 +87,7 @@ def read_exported(path: Path, trust: bool) -> tuple[nn.Module, dict[str, Any]]:
         with quiet():
             program = torch.export.load(path)
             module = program.module()
-    except Exception as error:  # a damaged archive fails in many ways
+    except (Exception, SystemExit) as error:  # a damaged archive fails in many ways
         text = f"{type(error).__name__}: {first_line(error)}"
         raise EnergyError(f"torch.export cannot read {path} ({text}); export it again with this torch") from error
     shape = _input_shape(program, str(path))
