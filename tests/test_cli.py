@@ -171,7 +171,7 @@ def test_one_state_is_a_result(fast: Path) -> None:
 
 
 def test_not_converged_is_written_and_exits_with_3(tmp_path: Path) -> None:
-    (tmp_path / "short.toml").write_text(FAST.replace("sweep = 100", "sweep = 100\nmax_rounds = 1"))
+    (tmp_path / "short.toml").write_text(FAST.replace("sweep = 100", "sweep = 100\nmax_rounds = 1\nquiet_rounds = 1"))
     done = run("analyze", "potential:double-well", "--config", "short.toml", "--quiet")
     assert done.code == 3 and "\nconverged   no" in done.out
     assert (
@@ -181,6 +181,11 @@ def test_not_converged_is_written_and_exits_with_3(tmp_path: Path) -> None:
     done = run("analyze", "potential:double-well", "--config", "short.toml", "--json", "--force")
     assert done.code == 3 and done.document["diagnostics"]["converged"] is False
     assert "landscape: note: finished without converging" in done.err
+    done = run("rates", "double-well.landscape", "--beta", "2")
+    assert done.code == 3 and "\nconverged   no" in done.out and "timescales" in done.out and done.err == ""
+    done = run("rates", "double-well.landscape", "--json")
+    assert done.code == 3 and done.document["states"] and "note: finished without converging" in done.err
+    assert "exit code is 3" in " ".join(run("rates", "--help").out.split())
 
 
 def test_force_replaces_only_when_the_new_one_is_finished(
@@ -244,6 +249,22 @@ def test_default_folder(spec: str, name: str) -> None:
 )
 def test_every_float_of_python_is_read(words: str, name: str, value: object) -> None:
     assert getattr(parse(["analyze", "x.pth", *words.split()]), name) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--out -1", "out", "-1"),
+        ("--out -1 --box -1e0 -2", "out", "-1"),
+        ("--out=-1e-1", "out", "-1e-1"),
+        ("--starts-from -5", "starts_from", "-5"),
+        ("--config -2", "config", "-2"),
+        ("--beta 1 --out -1", "out", "-1"),
+    ],
+)
+def test_names_that_look_like_numbers_stay_as_they_are(words: str, name: str, value: str) -> None:
+    assert getattr(parse(["analyze", "x.pth", *words.split()]), name) == value
+    assert parse(["export", "-1", "--format", "json", "-o", "-2"]).output == "-2"
 
 
 def test_help_and_version() -> None:

@@ -19,6 +19,10 @@ EXIT_CODES = (
     "exit codes: 0 done, 1 failed, 2 bad usage or unusable energy, 3 finished without converging, 130 interrupted"
 )
 
+NUMBERS_AFTER = {
+    "--beta": 1, "--gamma": 1, "--mass": 1, "--box": 2, "--dim": 1, "--starts": 1, "--seed": 1, "--threads": 1,
+}  # fmt: skip
+
 Coefficient = float | tuple[float, ...]
 
 
@@ -33,11 +37,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _shielded(argv: Sequence[str]) -> list[str]:
-    """Negative numbers behind a space, which hides from argparse that they begin like an option (-1e-1, -inf, -1,2)."""
-    shielded, rest = [], False
+    """Negative numbers behind a space, which hides from argparse that they begin like an option (-1e-1, -inf, -1,2).
+
+    Only where an option takes numbers: a space would become part of a file's name.
+    """
+    shielded, numbers_due = [], 0
     for word in argv:
-        rest = rest or word == "--"
-        shielded.append(f" {word}" if not rest and word.startswith("-") and _is_numbers(word) else word)
+        if numbers_due and word.startswith("-") and _is_numbers(word):
+            word, numbers_due = f" {word}", numbers_due - 1
+        else:
+            numbers_due = NUMBERS_AFTER.get(word, max(numbers_due - 1, 0))
+        shielded.append(word)
     return shielded
 
 
@@ -95,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
             "analysis.json, states.csv, transitions.csv and network.graphml.",
         )
     )
-    rates = command("rates", "rates and weights of a saved analysis at other parameters, without a new search")
+    rates = command(
+        "rates",
+        "rates and weights of a saved analysis at other parameters, without a new search",
+        "Rates and weights of a saved analysis at other parameters, without a new search. If that analysis had "
+        "finished without converging, so have its rates: they are printed, and the exit code is 3.",
+    )
     rates.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
     _add_dynamics(rates, "the saved analysis")
     _add_threads(rates)

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +48,12 @@ def analyze(arguments: argparse.Namespace) -> int:
             progress("writing")
             found.save(folder)
     document = found.to_document()
-    converged = bool(document["diagnostics"]["converged"])
     if arguments.json:
         emit(json.dumps(document, allow_nan=False), sys.stdout)
-        if not converged and not arguments.quiet:
-            emit("landscape: note: finished without converging: see diagnostics.warnings", sys.stderr)
     else:
         files = f"{folder}{os.sep}: {', '.join(FILES)}"
         emit(tables.analysis_text(document, time.perf_counter() - started, files), sys.stdout)
-    return 0 if converged else NOT_CONVERGED
+    return _ending(document, note=arguments.json and not arguments.quiet)
 
 
 def rates(arguments: argparse.Namespace) -> int:
@@ -73,10 +70,10 @@ def rates(arguments: argparse.Namespace) -> int:
     document = saved.with_dynamics(dynamics, origins).to_document()
     if arguments.json:
         emit(json.dumps(document, allow_nan=False), sys.stdout)
-        return 0
+        return _ending(document, note=True)
     emit(tables.header_text(document["energy"], document["dynamics"]) + "\n", sys.stdout)
     emit(tables.analysis_text(document, elsewhere="the output of --json"), sys.stdout)
-    return 0
+    return _ending(document)
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -123,6 +120,15 @@ def potentials(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "analyze": analyze, "rates": rates, "export": export, "assign": assign, "potentials": potentials,
 }  # fmt: skip
+
+
+def _ending(document: Mapping[str, Any], note: bool = False) -> int:
+    """The exit code of an analysis; with `note`, standard error says why, since JSON alone is easily not read."""
+    if document["diagnostics"]["converged"]:
+        return 0
+    if note:
+        emit("landscape: note: finished without converging: see diagnostics.warnings", sys.stderr)
+    return NOT_CONVERGED
 
 
 def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
