@@ -32,7 +32,14 @@ from landscape.search.driver import Status
 from landscape.search.starts import Box, Gaussian
 from landscape.search.stationary import StationaryPoints
 from landscape.store import Analysis, Saddles, Sampled, SavedPaths, States, source_file
-from landscape.weights import SampledResult, SampledWeights, lowest_saddles, sample_weights, sublevel_basins
+from landscape.weights import (
+    MAX_UNASSIGNED,
+    SampledResult,
+    SampledWeights,
+    lowest_saddles,
+    sample_weights,
+    sublevel_basins,
+)
 
 Progress = Callable[[str], None]
 SECTIONS = ("minima", "saddles", "paths", "weights")
@@ -254,7 +261,8 @@ def _diagnostics(
     sampling_done = True
     if sample is not None:
         warnings += sample.warnings
-        sampling_done = sample.weights is None or sample.converged
+        # Chains that cannot change wells are no failure of the search; positions in unknown basins are.
+        sampling_done = sample.converged or (sample.weights is None and sample.unassigned <= MAX_UNASSIGNED)
     starts = {status.name.lower(): int((minima.start_status == status).sum()) for status in Status}
     return {
         "index_counts": {str(index): count for index, count in found.index_counts.items()},

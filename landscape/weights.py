@@ -34,6 +34,7 @@ Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
 FIRST_ROUND = 100  # sweeps before the first look at the errors
+MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
 
@@ -94,7 +95,8 @@ class SampledResult:
     weights, standard_errors : (n,), or None where the chains changed wells too seldom for any. They sum to 1 -
     unassigned.
     unassigned, unassigned_se : share of positions whose gradient flow reached none of the known minima, in its own bin.
-    converged : every standard error is at most the target, with enough changes of label and no drift.
+    converged : every standard error is at most the target, with enough changes of label, no drift, and no share of
+    positions in unknown basins.
     effective_changes : changes of label, no more of them counted than independent draws would give for the observed
     errors.
     chains : the labelled chains after the warm-up, of which everything above is a summary. acceptance : of the moves
@@ -175,7 +177,7 @@ def sample_weights(
         raise UsageError("sampled weights need finite minima and Hessians, but nan or infinity came in")
     sampler = _Sampler(energy, wells, curvature, _beta(beta), assign, config, generator)
     summary = sampler.extend(min(FIRST_ROUND, config.max_sweeps))
-    while not summary.converged and sampler.n_sweeps < config.max_sweeps:
+    while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
             progress(f"weights: {sampler.n_sweeps} sweeps, largest standard error {sampler.largest_error:.4f}")
         # Towards the sweeps that the present errors call for, at most doubling: early errors are rough.
@@ -224,6 +226,7 @@ class _Sampler:
         self.energy, self.wells, self.beta = energy, wells, beta
         self.assign, self.config, self.generator = assign, config, generator
         self.n_sweeps, self.largest_error = 0, math.inf
+        self.finished = False  # the target is met, or more sweeps cannot help
         self.bottoms = torch.as_tensor(energy.value(wells)).to(device="cpu", dtype=torch.float64)
         if not self.bottoms.isfinite().all():
             raise UsageError("sampled weights need a finite energy at every minimum")
@@ -325,17 +328,29 @@ class _Sampler:
         changes = np.minimum(chains.changes(n), 2 * root**2)
         total = float(changes.sum() / 2)
         warnings, enough = _mixing_warnings(share, changes, total, config, n)
-        converged = enough and not drifting and self.largest_error <= config.target_se
-        if enough and not converged:
+        hopeless = share[n] > MAX_UNASSIGNED + 3 * error[n]
+        precise = enough and not drifting and self.largest_error <= config.target_se
+        self.finished = precise or hopeless
+        if enough and not precise and not hopeless:
             cause = "the chains still drift" if drifting else f"the largest standard error is {self.largest_error:.2g}"
             warnings.append(
                 f"sampled weights did not reach a standard error of {config.target_se:g} in {self.n_sweeps} sweeps: "
                 f"{cause}; raise max_sweeps or n_chains"
             )
-        if share[n] > max(config.target_se, 3 * error[n]):
+        lost = share[n] > max(config.target_se, 3 * error[n])
+        if hopeless:
+            enough = False
+            warnings = [
+                f"no sampled weights: {share[n]:.2%} of the sampled positions flow to no known minimum; the search has "
+                "missed some, or exp(-beta E) cannot be normalised"
+            ]
+        elif lost:
             warnings.append(
                 f"{share[n]:.2%} of the sampled positions flow to no known minimum; the search may have missed one"
             )
+        error[:n], unseen = _error_floor(share[:n], error[:n], config.n_chains)
+        warnings += [unseen] if enough and unseen else []
+        converged = precise and not lost
         ends = self.accepted / self.n_sweeps
         return SampledResult(
             weights=share[:n] if enough else None, standard_errors=error[:n] if enough else None,
@@ -343,6 +358,23 @@ class _Sampler:
             n_labelled=self.n_labelled, acceptance=(float(ends[0]), float(ends[1])), chains=chains,
             warnings=tuple(warnings),
         )  # fmt: skip
+
+
+def _error_floor(share: np.ndarray, error: np.ndarray, n_chains: int) -> tuple[np.ndarray, str]:
+    """Errors of at least 1 / (effective draws), and a text about states never seen.
+
+    Chains that never visit a state agree on 0, which is no certainty: with m independent draws a weight below about
+    3 / m goes unseen with probability .05.
+    """
+    if len(share) == 1:
+        return error, ""
+    seen = (error > 0) & (share > 0) & (share < 1)
+    independent = share[seen] * (1 - share[seen]) / error[seen] ** 2
+    draws = max(n_chains, float(independent.min())) if seen.any() else n_chains
+    unseen = np.flatnonzero((share <= 0) & (error == 0))
+    names = ", ".join(str(i) for i in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+    text = f"{len(unseen)} of {len(share)} states were never sampled ({names}): their weights are below {3 / draws:.1g}"
+    return np.maximum(error, 1 / draws), text if len(unseen) else ""
 
 
 def _mixing_warnings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from landscape.energy import Energy
+from landscape.energy import Energy, as_energy
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
 from landscape.search.minima import MinimaResult, Progress, find_minima
@@ -42,7 +43,8 @@ class SaddleResult:
     joins[1] with the saddle as one image. path_saddle (n_paths,) : their saddles. higher : points of index >= 2.
     degenerate : points with a zero eigenvalue. index_counts : points found, by index. morse_sum : sum of (-1)^index
     where every index was searched, else None. expected : what it must be (1 for an energy that confines), None if it
-    says nothing. complete : the stop rule was met before the budget ended. rounds : used.
+    says nothing. complete : the stop rule was met before the budget ended, and saddles join all states of a confining
+    energy. rounds : used.
     """
 
     minima: StationaryPoints
@@ -61,7 +63,7 @@ class SaddleResult:
 
 
 def find_saddles(
-    energy: Energy,
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
     minima: MinimaResult | None = None,
     config: SaddleSearch | None = None,
     *,
@@ -81,6 +83,7 @@ def find_saddles(
 
     `minima` and `catalogue` continue an earlier `find_minima`; without them it is run first.
     """
+    energy = as_energy(energy)
     config = config or SaddleSearch()
     generator = generator or torch.Generator().manual_seed(0)
     catalogue = catalogue if catalogue is not None else Catalogue(energy)
@@ -232,9 +235,11 @@ class _Rounds:
         paths, path_saddle = minimum_energy_paths(explorer, saddles, ends, options)
         higher = found.select((found.index > 1) & ~found.degenerate)
         counts = {k: self.catalogue.count(k) for k in range(self.max_index + 1)}
+        # States of a confining energy are connected: where nothing joins them, something is missing or degenerate.
+        whole = complete and not (self.confining and n_components(len(states), joins) > 1)
         return SaddleResult(
             found.select(states), found.select(saddles), joins, paths, path_saddle, higher.ordered(),
-            found.select(found.degenerate).ordered(), counts, self.morse_sum, self.expected, complete, self.rounds,
+            found.select(found.degenerate).ordered(), counts, self.morse_sum, self.expected, whole, self.rounds,
             tuple(self._warnings(complete, joins)),
         )  # fmt: skip
 
@@ -261,8 +266,13 @@ class _Rounds:
             )
         apart = n_components(len(self.explorer.numbers(0)), joins)
         if apart > 1:
+            degenerate = self.catalogue.points().degenerate
+            why = ""
+            if degenerate.any():
+                lowest = float(self.catalogue.points().energy[degenerate].min())
+                why = f"; a degenerate point at E = {lowest:.6g} may join them, and no rate formula applies there"
             warnings.append(
-                f"no saddle found joins the {apart} groups of states: the rates between them are missing, not zero"
+                f"no saddle found joins the {apart} groups of states: the rates between them are missing, not zero{why}"
             )
         own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
         if own:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Basins:
         """The mean of the minima, (d,)."""
         return self.x.mean(0)
 
-    @property
+    @cached_property
     def reach(self) -> torch.Tensor:
         """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
         return _separation(self.x, self.scale).clamp_max(2 * self.scale) / 2

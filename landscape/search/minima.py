@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from landscape.energy import Energy
+from landscape.energy import Energy, as_energy
 from landscape.errors import EnergyError, UsageError
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
@@ -69,7 +69,7 @@ class MinimaResult:
 
 
 def find_minima(
-    energy: Energy,
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
     config: MinimaSearch | None = None,
     *,
     generator: torch.Generator | None = None,
@@ -82,8 +82,10 @@ def find_minima(
     on a saddle or plateau is pushed off along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a
     saddle is never reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently.
 
+    energy : an `Energy`, or a torch callable with a `dim`; others go through `landscape.as_energy` first.
     `catalogue` collects every stationary point met on the way. Raises EnergyError if no start reaches a minimum.
     """
+    energy = as_energy(energy)
     config = config or MinimaSearch()
     generator = generator or torch.Generator().manual_seed(0)
     catalogue = catalogue if catalogue is not None else Catalogue(energy)
@@ -139,10 +141,11 @@ class _MultiStart:
             else:
                 self.radius *= 2
                 doublings += 1
-        self.converged = False
-        self.warnings.append(
-            f"the search region still grows at half-width {self.radius:g}: "
-            "minima may lie outside (a periodic energy?); give --box"
+        if not len(self._minima()):
+            return  # the main round says why there is none
+        raise EnergyError(
+            f"the minima of an energy lie in a bounded region, but {self.energy.source} has ever more of them up to "
+            f"half-width {self.radius:g} (a periodic energy?); give --box, or starts of your own"
         )
 
     def main_round(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.stationary import newton_polish
-from landscape.search.string import end_points, saddles_only, straight_images
+from landscape.search.string import end_points, energy_of, saddles_only, straight_images
 
 STRAY = 0.1  # how far the polish may move the top, in units of the distance between the ends
 
@@ -47,7 +48,10 @@ class MountainPasses:
 
 
 def mountain_pass(
-    energy: Energy, start: np.ndarray, end: np.ndarray, options: MountainPassOptions | None = None
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
+    start: np.ndarray,
+    end: np.ndarray,
+    options: MountainPassOptions | None = None,
 ) -> MountainPasses:
     """Mountain-pass points between pairs of minima start (n, d), end (n, d).
 
@@ -58,6 +62,7 @@ def mountain_pass(
     Raises UsageError for shapes that do not match.
     """
     options = options or MountainPassOptions()
+    energy = energy_of(energy, start)
     a, b = end_points(energy, start, end, "a mountain pass")
     path = straight_images(a, b, options.n_points)
     n, m, d = path.shape

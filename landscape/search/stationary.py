@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from landscape.energy import Energy
 from landscape.search.driver import State, Status, iterate
 
+DEGENERATE_X = 1e-3  # degenerate points within this (1 + |x|), at equal energy, are one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
@@ -248,11 +249,17 @@ class Catalogue:
         return self._size - 1
 
     def _find(self, x: np.ndarray, energy: float, index: int, degenerate: bool) -> int:
-        """The known point that this one is, -1 for none. Degenerate ones are compared without index."""
+        """The known point that this one is, -1 for none.
+
+        Degenerate ones are compared without index and within DEGENERATE_X: along a flat direction Newton's method
+        converges slowly, and a gradient of 1e-10 leaves a quartic minimum undetermined to some 1e-4.
+        """
         found = self.points()
+        both = found.degenerate & degenerate
+        near = np.where(both, DEGENERATE_X, MERGE_X) * (1 + np.linalg.norm(x))
         same = (
-            ((found.index == index) | (found.degenerate & degenerate))
-            & (np.linalg.norm(found.x - x, axis=1) < MERGE_X * (1 + np.linalg.norm(x)))
+            ((found.index == index) | both)
+            & (np.linalg.norm(found.x - x, axis=1) < near)
             & (np.abs(found.energy - energy) < MERGE_E * (1 + abs(energy)))
         )
         return int(np.argmax(same)) if same.any() else -1

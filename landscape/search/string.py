@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from landscape.energy import Energy
+from landscape.energy import Energy, as_energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
@@ -213,7 +214,7 @@ def saddles_only(polished: State, status: torch.Tensor) -> tuple[np.ndarray, np.
 
 
 def string_method(
-    energy: Energy,
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
     start: np.ndarray,
     end: np.ndarray,
     options: StringOptions | None = None,
@@ -233,6 +234,7 @@ def string_method(
     Raises UsageError for shapes that do not match.
     """
     options = options or StringOptions()
+    energy = energy_of(energy, start)
     a, b = end_points(energy, start, end, "a string")
     initial = straight_images(a, b, options.n_images)
     if images is not None:
@@ -252,6 +254,13 @@ def string_method(
         paths[through], value[through], force[through] = halves["images"], halves["energy"], halves["force"]
         status[through] = halves["status"]
     return make_paths(relaxed, saddle, saddle_energy, saddle_status)
+
+
+def energy_of(energy: Energy | Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> Energy:
+    """The energy as an `Energy`; a bare callable gets its dimension from the start points (n, d)."""
+    if isinstance(energy, Energy):
+        return energy
+    return as_energy(energy, dim=np.shape(start)[-1] if np.ndim(start) else None)
 
 
 def end_points(energy: Energy, start: np.ndarray, end: np.ndarray, what: str) -> tuple[torch.Tensor, torch.Tensor]:

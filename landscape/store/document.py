@@ -101,9 +101,11 @@ def to_document(analysis: Analysis) -> dict[str, Any]:
 
 
 def _rate_matrix(network: TransitionNetwork) -> list[list[float | None]]:
+    """Rows sum to 0; a diagonal entry is null where a rate of its row is."""
     matrix = _exponentials(network.log_rate_matrix)
     for i, row in enumerate(matrix):
-        row[i] = _number(network.rate_matrix[i, i])
+        others = [rate for k, rate in enumerate(row) if k != i]
+        row[i] = None if None in others else 0.0 - math.fsum(others)
     return matrix
 
 
