@@ -26,7 +26,7 @@ class EnergyError(LandscapeError):
 
 def left(leaving: SystemExit, who: str) -> str:
     """What to tell of a user's code that ends the process, for an `EnergyError`."""
-    return f"{who} called sys.exit({leaving.code!r}); an energy returns numbers or raises an error, so take the exit out"
+    return f"{who} called sys.exit({leaving.code!r}); take that out: an energy returns numbers or raises an error"
 
 
 class UnsupportedError(LandscapeError):

@@ -213,6 +213,55 @@ def test_force_replaces_only_when_the_new_one_is_finished(
     assert sorted(after) == sorted(before)
 
 
+def test_an_interruption_says_what_was_written(
+    tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch, double: Path
+) -> None:
+    """While the tables are printed, all is there; between the four renames of `Analysis.save`, some of it is."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "double-well.landscape"
+    command = ["analyze", "potential:double-well", "--config", fast, "--quiet", "--force"]
+    with monkeypatch.context() as patch:
+        patch.setattr("landscape.tables.analysis_text", interrupted)
+        for _ in range(2):  # into a new folder, and over an analysis
+            done = run(*command)
+            assert (done.code, done.err) == (
+                130,
+                f"landscape: interrupted: the analysis was written to {folder.name}\n",
+            )
+        assert run("rates", folder).err == "landscape: interrupted: nothing was written\n"
+    assert run("rates", folder).code == 0
+    before = contents(folder)
+    rename = os.replace
+
+    def second_rename(source: Path, target: Path) -> None:
+        if Path(target) == Path(folder.name) / "transitions.csv":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", second_rename)
+        done = run(*command, "--beta", "2")
+    assert done.code == 130 and f"only {folder.name}/network.graphml came to be written" in done.err
+    changed = {name for name, data in contents(folder).items() if data != before[name]}
+    assert changed == {"network.graphml"}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", second_rename)
+        folder.rename("earlier")
+        assert run(*command).err == "landscape: interrupted: nothing was written\n"
+    assert not folder.exists()
+    np.save(tmp_path / "points.npy", np.zeros((1, 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr("landscape.cli.commands.emit", interrupted)
+        patch.setattr("landscape.tables.labels_text", interrupted)
+        done = run("assign", double, "points.npy", "-o", "labels.npy", "--quiet")
+        assert done.err == "landscape: interrupted: the labels were written to labels.npy\n"
+        done = run("export", double, "--format", "csv", "-o", "net")
+        assert done.err == "landscape: interrupted: the network was written to net_states.csv, net_transitions.csv\n"
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [

@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.COMMANDS[arguments.command](arguments)
     except LandscapeError as error:
         return _fail(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted: nothing was written", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail(f"interrupted: {' '.join(map(str, interrupt.args)) or 'nothing was written'}", 130)
     except MemoryError as error:
         return _fail(f"error: not enough memory ({error}): ask for fewer starts or points", 1)
     except SystemExit as leaving:  # the user's own code, where no energy function was at work to say so

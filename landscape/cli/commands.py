@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscape.cli.output import check_folder, check_writable, default_folder, output_folder
+from landscape.cli.output import check_folder, check_writable, default_folder, interruption_told, output_folder
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import UsageError
 
@@ -27,6 +27,13 @@ def analyze(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out) if arguments.out else default_folder(arguments.energy)
     _set_threads(arguments.threads)
     check_folder(folder, arguments.force)
+    from landscape.store import FILES
+
+    with interruption_told([folder / name for name in FILES], f"the analysis was written to {folder}"):
+        return _analyze(arguments, folder, started)
+
+
+def _analyze(arguments: argparse.Namespace, folder: Path, started: float) -> int:
     from landscape import analysis as steps
     from landscape import tables
     from landscape.dynamics import from_metadata
@@ -77,14 +84,17 @@ def rates(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from landscape.network.export import export_network
+    from landscape.network.export import export_network, export_paths
     from landscape.store import DOCUMENT, Analysis
 
     target = Path(arguments.output)
     if target.resolve() == (Path(arguments.folder) / DOCUMENT).resolve():
         raise UsageError(f"{target} is the analysis itself: export to another file")
-    written = export_network(Analysis.load(arguments.folder).network, arguments.format, target)
-    emit("written: " + ", ".join(map(str, written)), sys.stdout)
+    files = export_paths(arguments.format, target)
+    listed = ", ".join(map(str, files))
+    with interruption_told(files, f"the network was written to {listed}"):
+        export_network(Analysis.load(arguments.folder).network, arguments.format, target)
+        emit(f"written: {listed}", sys.stdout)
     return 0
 
 
@@ -103,9 +113,10 @@ def assign(arguments: argparse.Namespace) -> int:
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         energy = energy_of(analysis, folder, arguments.energy, arguments.trust)
         labels = label_points(energy, points, analysis.states.x, progress)
-    save_labels(target, labels)
-    emit(tables.labels_text(labels.tolist(), analysis.states.energy.tolist()), sys.stdout)
-    emit(f"written: {target} ({len(labels):,} labels)", sys.stdout)
+    with interruption_told([target], f"the labels were written to {target}"):
+        save_labels(target, labels)
+        emit(tables.labels_text(labels.tolist(), analysis.states.energy.tolist()), sys.stdout)
+        emit(f"written: {target} ({len(labels):,} labels)", sys.stdout)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from landscape.errors import UsageError
@@ -55,6 +55,32 @@ def check_writable(file: Path) -> None:
         raise UsageError(f"{file} cannot be written ({error.strerror}): give a file in a folder that can be") from error
     if file.is_dir():
         raise UsageError(f"{file} cannot be written (it is a folder): give a file name")
+
+
+@contextlib.contextmanager
+def interruption_told(files: Sequence[Path], complete: str) -> Iterator[None]:
+    """Let a KeyboardInterrupt carry what was written by then: `complete` if every one of `files` was, as text.
+
+    The files are looked at, since an interrupt can come between the writing and any note of it.
+    """
+    before = [_identity(file) for file in files]
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        written = [file for file, was in zip(files, before, strict=True) if _identity(file) != was]
+        if not written:
+            raise
+        partly = f"only {', '.join(map(str, written))} came to be written, do not use them: run the command again"
+        raise KeyboardInterrupt(complete if len(written) == len(files) else partly) from interrupt
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced by a rename, None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -54,19 +54,24 @@ def export_network(network: TransitionNetwork, format: str, path: str | os.PathL
     Files are written under temporary names in their folder and then renamed. UsageError: unknown format, path that
     cannot be written.
     """
+    paths = export_paths(format, path)
+    if format == "csv":
+        contents = [csv_bytes(states_table(network)), csv_bytes(transitions_table(network), TRANSITION_COLUMNS)]
+    else:
+        contents = [_RENDERERS[format](network)]
+    replace_files(dict(zip(paths, contents, strict=True)))
+    return paths
+
+
+def export_paths(format: str, path: str | os.PathLike[str]) -> list[Path]:
+    """The files that `export_network` writes for `path`. UsageError: unknown format."""
     path = Path(path)
     if format not in FORMATS:
         raise UsageError(f"unknown export format {format!r}: choose one of {', '.join(FORMATS)}")
-    if format == "csv":
-        stem = path.with_suffix("") if path.suffix.lower() == ".csv" else path
-        files = {
-            stem.with_name(f"{stem.name}_states.csv"): csv_bytes(states_table(network)),
-            stem.with_name(f"{stem.name}_transitions.csv"): csv_bytes(transitions_table(network), TRANSITION_COLUMNS),
-        }
-    else:
-        files = {path: _RENDERERS[format](network)}
-    replace_files(files)
-    return list(files)
+    if format != "csv":
+        return [path]
+    stem = path.with_suffix("") if path.suffix.lower() == ".csv" else path
+    return [stem.with_name(f"{stem.name}_{table}.csv") for table in ("states", "transitions")]
 
 
 def replace_files(files: Mapping[Path, bytes]) -> None:

@@ -129,8 +129,11 @@ class Analysis:
     def save(self, folder: str | Path) -> None:
         """Write analysis.json, states.csv, transitions.csv and network.graphml.
 
-        All are written to a folder inside this one first, then renamed, analysis.json last: a folder that has it is
-        complete, and files of an earlier analysis stay until then. UsageError where the folder cannot be written.
+        All are written whole to a folder inside this one first, and until that is done files of an earlier analysis
+        stay as they were. Then four renames follow, analysis.json last. Each is atomic, the four together are not: an
+        error or interrupt between them leaves new tables beside the earlier analysis.json until it is saved again,
+        or, where there was none, takes the tables away. A process killed there can leave tables without
+        analysis.json, which alone is the sign that all is there. UsageError where the folder cannot be written.
         """
         folder = Path(folder)
         text = json.dumps(self.to_document(), allow_nan=False)
@@ -143,8 +146,7 @@ class Analysis:
                 staging / "transitions.csv": csv_bytes(transitions_table(self.network), TRANSITION_COLUMNS),
                 staging / DOCUMENT: text.encode(),
             })  # fmt: skip
-            for name in reversed(FILES):
-                os.replace(staging / name, folder / name)
+            _rename_all(staging, folder)
         except OSError as error:
             raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another with --out") from error
         finally:
@@ -168,6 +170,19 @@ class Analysis:
         except json.JSONDecodeError as error:
             raise UsageError(f"{path} is not JSON ({error}): it is damaged; analyse again") from error
         return Analysis.from_document(document)
+
+
+def _rename_all(staging: Path, folder: Path) -> None:
+    """analysis.json last; where that does not come about and there is none, no table stays behind either."""
+    try:
+        for name in reversed(FILES):
+            os.replace(staging / name, folder / name)
+    except BaseException:
+        if not (folder / DOCUMENT).exists():
+            for name in FILES:
+                if not (staging / name).exists():
+                    (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _dynamics_warnings(analysis: Analysis) -> list[str]:
