@@ -382,7 +382,7 @@ def test_export(triple: tuple[Path, Run], tmp_path: Path, format: str) -> None:
     elif format == "npz":
         found = np.exp(np.load(file, allow_pickle=False)["log_rates"]).ravel().tolist()
     else:
-        found = [float(rate) for rate in re.findall(r'\brate="([^"]+)"', file.read_text())]
+        found = [float(rate) for rate in re.findall(r"\brate=([^,]+),", file.read_text())]
     assert sorted(found) == pytest.approx(rates, rel=1e-12)
 
 

@@ -93,7 +93,7 @@ def test_json(network: TransitionNetwork, tmp_path: Path) -> None:
 
 
 def test_dot(network: TransitionNetwork, tmp_path: Path) -> None:
-    """By a parser of the subset that is written: one statement a line, every value quoted."""
+    """By a parser of the subset that is written: one statement a line, numbers plain, all else quoted."""
     (path,) = export_network(network, "dot", tmp_path / "network.dot")
     lines = path.read_text().splitlines()
     assert lines[0] == 'digraph "learned-landscape" {' and lines[-1] == "}"
@@ -101,7 +101,9 @@ def test_dot(network: TransitionNetwork, tmp_path: Path) -> None:
     for line in lines[1:-1]:
         match = re.fullmatch(r"  (graph|\d+)(?: -> (\d+))? \[(.*)\];", line)
         assert match, line
-        data = {name: typed(text) for name, text in re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', match[3])}
+        pairs = re.findall(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|(-?[0-9]+(?:\.[0-9]+)?))(?:, |$)', match[3])
+        assert len(pairs) == match[3].count("=")
+        data = {name: number(plain) if plain else text for name, text, plain in pairs}
         if match[1] == "graph":
             assert data["saddles_left_out"] == "[3, 4]"
         elif match[2]:
@@ -111,14 +113,8 @@ def test_dot(network: TransitionNetwork, tmp_path: Path) -> None:
     assert_same_graph(graph, network)
 
 
-def typed(text: str) -> str | int | float:
-    for kind in (int, float):
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        return text if value != value else value
-    return text
+def number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydot calls old names of pyparsing
@@ -127,11 +123,25 @@ def test_dot_opens_in_networkx(network: TransitionNetwork, tmp_path: Path) -> No
     (path,) = export_network(network, "dot", tmp_path / "network.dot")
     graph = nx.nx_pydot.read_dot(path)
     assert sorted(graph.nodes) == ["0", "1", "2"] and graph.number_of_edges() == 6
-    rates = {
-        (int(i), int(j), int(data["saddle"].strip('"'))): float(data["log_rate"].strip('"'))
-        for i, j, data in graph.edges(data=True)
-    }
+    rates = {(int(i), int(j), int(data["saddle"])): float(data["log_rate"]) for i, j, data in graph.edges(data=True)}
     assert rates == {key: numbers[0] for key, numbers in plain_edges(network).items()}
+    assert [float(graph.nodes[state]["energy"]) for state in "012"] == [0.0, 1.0, 2.5]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_dot_keeps_every_digit_of_extreme_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("pydot")
+    logs = np.array([[-700.123, 700.456], [-1e-5, -30.0]])
+    network = TransitionNetwork(
+        np.array([0.0, 1e-7]), np.zeros((2, 1)), np.zeros(2), np.array([[0, 1], [0, 1]]), np.array([1.0, 2e20]), logs
+    )
+    (path,) = export_network(network, "dot", tmp_path / "network.dot")
+    graph = nx.nx_pydot.read_dot(path)
+    assert sorted(float(data["rate"]) for *_, data in graph.edges(data=True)) == sorted(
+        exp_or_none(log) for log in logs.ravel()
+    )
+    assert sorted({float(data["saddle_energy"]) for *_, data in graph.edges(data=True)}) == [1.0, 2e20]
+    assert float(graph.nodes["1"]["energy"]) == 1e-7
 
 
 def test_csv(network: TransitionNetwork, tmp_path: Path) -> None:

@@ -237,12 +237,19 @@ def _json(network: TransitionNetwork) -> bytes:
 
 
 def _dot(network: TransitionNetwork) -> bytes:
+    """Numbers stand unquoted, since readers such as pydot keep the quotes; a numeral of DOT has no exponent."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, float):
+            return np.format_float_positional(value, trim="0")
+        return str(value) if type(value) is int else quoted(value)
+
     def quoted(value: Any) -> str:
         text = str(value).replace("\\", "\\\\").replace('"', '\\"')
         return f'"{text}"'
 
     def listed(attributes: Row) -> str:
-        return ", ".join(f"{name}={quoted(value)}" for name, value in attributes.items())
+        return ", ".join(f"{name}={written(value)}" for name, value in attributes.items())
 
     graph = _clean_graph(network)
     lines = [f"digraph {quoted(graph.name)} {{"]
