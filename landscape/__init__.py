@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         string_method,
     )
     from landscape.store import Analysis
+    from landscape.weights import SampledWeights, sample_weights, sublevel_basins
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "AnalysisConfig",
     "Energy",
     "Overdamped",
+    "SampledWeights",
     "TransitionNetwork",
     "Underdamped",
     "__version__",
@@ -43,8 +45,10 @@ __all__ = [
     "load_energy",
     "make_basins",
     "mountain_pass",
+    "sample_weights",
     "save_energy",
     "string_method",
+    "sublevel_basins",
 ]
 
 _HOMES = {
@@ -61,6 +65,7 @@ _HOMES = {
         "string_method",
     ),
     "landscape.store": ("Analysis",),
+    "landscape.weights": ("SampledWeights", "sample_weights", "sublevel_basins"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

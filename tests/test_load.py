@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from landscape.energy import Energy, load_energy, save_energy
+from landscape.energy import Energy, as_energy, load_energy, save_energy
 from landscape.energy.architectures import build
 from landscape.errors import EnergyError, UsageError
 
@@ -521,3 +521,31 @@ def test_the_documented_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert energy.metadata["gamma"] == [1.0, 2.0] and energy.metadata["trained_on"]
     Path("my_energy.py").write_text(code)
     assert load_energy("my_energy.py:wells").metadata["beta"] == 4.0
+
+
+def test_a_class_in_memory_is_made_as_one_in_a_file_is() -> None:
+    space: dict[str, Any] = {"__name__": "energies"}
+    with torch.random.fork_rng():
+        exec(SOURCE, space)
+    given = as_energy(space["Network"])
+    assert given.source == "energies.Network" and given.dim == 2 and given.metadata["beta"] == 3.0
+    assert np.array_equal(load_energy(space["Network"]).value(X), given.value(X)), "untrained, yet the same each time"
+    with pytest.raises(EnergyError, match=r"Needy is a class that needs depth, width"):
+        as_energy(space["Needy"], 2)
+
+    class Exits:
+        def __init__(self) -> None:
+            raise SystemExit(0)
+
+    with pytest.raises(EnergyError, match="making one raised SystemExit"):
+        as_energy(Exits, 2)
+
+
+def test_a_class_that_is_an_energy() -> None:
+    class Bowl(Energy):
+        def __init__(self) -> None:
+            super().__init__(lambda x: x.square().sum(1), 3)
+
+    assert as_energy(Bowl).dim == 3 and isinstance(as_energy(Bowl), Bowl)
+    with pytest.raises(EnergyError, match="has dimension 3, but 2 was given"):
+        as_energy(Bowl, 2)

@@ -117,6 +117,7 @@ def test_public_names_are_there() -> None:
 
     for name in landscape.__all__:
         assert getattr(landscape, name) is not None
+    assert {"SampledWeights", "sample_weights", "sublevel_basins"} <= set(landscape.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = landscape.no_such_name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from landscape.energy.energy import Energy, first_line
+from landscape.energy.from_code import instance_of
 from landscape.energy.metadata import checked, resolve_dim
 from landscape.energy.probe import probe_energy
 from landscape.errors import EnergyError, UsageError
@@ -33,7 +35,8 @@ def as_energy(
     """An `Energy` made from a torch callable, probed.
 
     obj : a function (n, d) -> (n,) or (n, 1); an `nn.Module`, or a method of one, of which a copy is cast, frozen and
-        put into evaluation mode, so that yours stays as it is; an `Energy`, which is returned unchanged.
+        put into evaluation mode, so that yours stays as it is; a class of these without required arguments, of which
+        one is made; an `Energy`, which is returned unchanged.
     dim : d; needed where `obj` has no attribute `dim`.
     metadata : dynamics, beta, gamma, mass, units, time_unit and what else belongs to the energy; default
         `obj.metadata` if that is a mapping.
@@ -43,6 +46,10 @@ def as_energy(
         resolve_dim(obj.dim, dim, obj.source)
         return obj
     name = source or _name(obj)
+    if inspect.isclass(obj):
+        obj = instance_of(obj, name)
+        if isinstance(obj, Energy):
+            return as_energy(obj, dim)
     if not callable(obj):
         raise EnergyError(f"an energy is a torch callable, not {type(obj).__name__} ({name})")
     found = getattr(obj, "dim", None)

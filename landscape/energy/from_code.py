@@ -33,14 +33,26 @@ def read_code(spec: str) -> tuple[Any, Path | None]:
     where, _, name = spec.rpartition(":")
     if where.endswith(".py") and not Path(where).is_file():
         raise EnergyError(f"{where}: there is no such file")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with _seeded():
         module = _run(spec, where)
         found = _member(module, name, spec)
         if inspect.isclass(found):
             found = _instance(found, spec)
     file = getattr(module, "__file__", None)
     return found, Path(file) if file else None
+
+
+def instance_of(kind: type, name: str) -> Any:
+    """One of a class given in memory, as `read_code` makes one: without arguments, random numbers from a fixed seed."""
+    with _seeded():
+        return _instance(kind, name)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def public_names(path: Path) -> list[str]:
