@@ -225,18 +225,6 @@ def from_metadata(
     return result, origins
 
 
-def describe(dynamics: Dynamics, origins: Mapping[str, str] | None = None) -> str:
-    """One line for a header: 'underdamped (file), beta 0.98 (file), gamma 3.2 1.7 (flag), mass 1 (default)'."""
-    parts = {"dynamics": dynamics.kind, "beta": _text(dynamics.beta), "gamma": _text(dynamics.gamma)}
-    if isinstance(dynamics, Underdamped):
-        parts["mass"] = _text(dynamics.mass)
-    pieces = []
-    for name, text in parts.items():
-        label = text if name == "dynamics" else f"{name} {text}"
-        pieces.append(f"{label} ({origins[name]})" if origins and name in origins else label)
-    return ", ".join(pieces)
-
-
 def _positive_root(mass: Any, gamma: Any, curvature: Any) -> np.ndarray:
     """The positive root of mass mu^2 + gamma mu + curvature = 0 for curvature < 0, in the form that adds only."""
     # hypot squares without overflow, and 2 sqrt(m) sqrt(|c|) is the square root of -4 m c.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscape.dynamics import Dynamics, Overdamped, Underdamped, describe, from_metadata
+from landscape.dynamics import Dynamics, Overdamped, Underdamped, from_metadata
 from landscape.errors import UsageError
 
 PAPER = Path(os.environ.get("LANDSCAPE_PAPER_MODELS", Path(__file__).parents[2] / "shared" / "paper_models"))
@@ -183,12 +183,6 @@ def test_from_metadata_flag_before_file_before_default() -> None:
 def test_from_metadata_refuses(metadata: dict, arguments: dict, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         from_metadata(metadata, 2, **arguments)
-
-
-def test_describe_names_every_parameter_and_its_origin() -> None:
-    dynamics, origins = from_metadata({"dynamics": "underdamped", "gamma": [1, 2.5]}, 2, beta=0.5)
-    assert describe(dynamics, origins) == ("underdamped (file), beta 0.5 (flag), gamma 1 2.5 (file), mass 1 (default)")
-    assert describe(Overdamped(2.0, 3.0)) == "overdamped, beta 2, gamma 3"
 
 
 @pytest.mark.skipif(not PAPER.is_dir(), reason="published models not found")

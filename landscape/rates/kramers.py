@@ -19,10 +19,9 @@ import numpy as np
 
 from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.errors import UsageError
+from landscape.search.stationary import DEGENERATE
 
 LOG_2PI = math.log(2 * math.pi)
-# Below this share of the largest eigenvalue the harmonic picture of a stationary point is gone.
-DEGENERATE = 1e-6
 # Energy loss over one oscillation, in units of 1/beta, below which the barrier top is not kept in equilibrium by
 # friction: on the quartic double well the formula is then more than a tenth too fast.
 LOW_FRICTION = 6.0

@@ -60,10 +60,6 @@ class Basins:
         """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
         return _separation(self.x, self.scale).clamp_max(2 * self.scale) / 2
 
-    def captured(self, points: torch.Tensor) -> torch.Tensor:
-        """(m, d) -> (m,) number of the minimum whose ball holds the point, -1 for none."""
-        return self.nearest(points)[0]
-
     def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Label of the ball that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
 
