@@ -66,8 +66,9 @@ class AnalysisConfig:
     def from_toml(path: str | Path) -> AnalysisConfig:
         """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights] with fields of their classes.
 
-        [minima.box] low, high and [minima.gaussian] mean, standard_deviation give the starts; `weights = false` skips
-        sampling.
+        [minima.descent], [saddles.walk] and [saddles.flow] are the options of the local methods. [minima.box] low,
+        high or [minima.gaussian] mean, standard_deviation give the starts, and so does [minima.starts] with either
+        pair, which is how a saved analysis records them. `weights = false` skips sampling.
         UsageError for a file that cannot be read, an unknown name or a wrong value.
         """
         try:
@@ -95,36 +96,55 @@ def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
     }
     for name, kind in kinds.items():
         if name in given and name not in fields:
-            fields[name] = _section(kind, dict(given[name]), f"{source}: [{name}]")
+            fields[name] = _section(kind, dict(given[name]), source, name)
     return AnalysisConfig(**fields)
 
 
-def _section(kind: Any, given: dict[str, Any], where: str) -> Any:
-    starts = [key for key in ("box", "gaussian") if key in given] if kind is MinimaSearch else []
+def _section(kind: Any, given: dict[str, Any], source: str, table: str) -> Any:
+    if kind is not MinimaSearch:
+        return _build(kind, given, source, table)
+    starts = [key for key in ("starts", "box", "gaussian") if key in given]
     if len(starts) > 1:
-        raise UsageError(f"{where} takes a box or a gaussian, not both")
+        raise UsageError(f"{source}: [{table}] takes one way to start, not both {' and '.join(starts)}")
     for key in starts:
         inner = given.pop(key)
         if not isinstance(inner, Mapping):
-            raise UsageError(f"{where} {key} is a table, not {inner!r}")
-        inner = {k: tuple(v) if isinstance(v, list) else v for k, v in inner.items()}
-        given["starts"] = _build(Box if key == "box" else Gaussian, inner, f"{where} {key}")
-    return _build(kind, given, where)
+            raise UsageError(f"{source}: {key} is given as a table [minima.box] or [minima.gaussian], not {inner!r}")
+        if key == "starts" and not inner.keys() & {"low", "high", "mean", "standard_deviation"}:
+            raise UsageError(
+                f"{source}: [{table}.starts] has low and high, or mean and standard_deviation, not {sorted(inner)}; "
+                "start points themselves are given by --starts-from"
+            )
+        box = key == "box" or (key == "starts" and inner.keys() & {"low", "high"})
+        given["starts"] = _build(Box if box else Gaussian, inner, source, f"{table}.{key}")
+    built = _build(kind, {name: value for name, value in given.items() if name != "starts"}, source, table)
+    return dataclasses.replace(built, starts=given["starts"]) if starts else built
 
 
-def _build(kind: Any, given: dict[str, Any], where: str) -> Any:
-    """The dataclass `kind` with the given fields. UsageError for an unknown name, a value of another type or rule."""
+def _build(kind: Any, given: Mapping[str, Any], source: str, table: str) -> Any:
+    """The dataclass `kind` with the fields of a table; fields that are dataclasses are tables inside it.
+
+    UsageError for an unknown name, a value of another type or against a rule.
+    """
     hints = get_type_hints(kind)
-    plain = {f.name: hints[f.name] for f in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[f.name])}
+    known = [f.name for f in dataclasses.fields(kind)]
+    fields: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in plain:
-            raise UsageError(f"{where} has no {name!r}; known: {', '.join(plain)}")
-        if not _fits(value, plain[name]):
-            raise UsageError(f"{where}: {name} is {_in_words(plain[name])}, not {value!r}")
+        if name not in known:
+            raise UsageError(f"{source}: [{table}] has no {name!r}; known: {', '.join(known)}")
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{source}: {name} is given as a table [{table}.{name}], not {value!r}")
+            fields[name] = _build(hint, value, source, f"{table}.{name}")
+            continue
+        fields[name] = tuple(value) if isinstance(value, list) else value
+        if not _fits(fields[name], hint):
+            raise UsageError(f"{source}: [{table}] {name} is {_in_words(hint)}, not {value!r}")
     try:
-        return kind(**given)
+        return kind(**fields)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where} is incomplete or does not fit together: {error}") from error
+        raise UsageError(f"{source}: [{table}] is incomplete or does not fit together: {error}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -139,9 +159,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _in_words(hint: Any) -> str:
     parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     names = {int: "a whole number", float: "a number", NoneType: "left out"}
-    words = ["a list of numbers" if get_origin(part) is tuple else names.get(part) for part in parts]
-    known = [word for word in words if word]
-    return " or ".join(known) if len(known) == len(words) else "given as a table [minima.box] or [minima.gaussian]"
+    return " or ".join("a list of numbers" if get_origin(part) is tuple else names[part] for part in parts)
 
 
 def analyze(

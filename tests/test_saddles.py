@@ -87,7 +87,7 @@ def test_one_dimension() -> None:
 
 
 def test_budget_that_ends_is_said() -> None:
-    result = search(TripleWell(), config=SaddleSearch(max_rounds=1))
+    result = search(TripleWell(), config=SaddleSearch(max_rounds=1, quiet_rounds=1))
     assert not result.complete and result.rounds == 1
     assert any("max_rounds" in text for text in result.warnings)
 

@@ -194,6 +194,8 @@ def test_an_energy_that_is_never_finite_is_an_error() -> None:
         lambda: MinimaSearch(n_starts=float("nan")),  # type: ignore[arg-type]
         lambda: SaddleSearch(max_rounds=0),
         lambda: SaddleSearch(max_index=0),
+        lambda: SaddleSearch(max_rounds=1),
+        lambda: SaddleSearch(max_rounds=5, quiet_rounds=6),
     ],
 )
 def test_bad_starts_are_refused(make) -> None:

@@ -30,7 +30,8 @@ class SaddleSearch:
     """Hyper-parameters of `find_saddles`.
 
     rows : walks a round and index, plus `rows_per_point` for every point that they can start from.
-    max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop.
+    max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop; no
+        more than max_rounds, or it never could.
     sweep : descents that must find no new minimum before the search is called complete.
     max_index : highest index searched for; None: every index up to d <= 10, else 1.
     """
@@ -47,6 +48,11 @@ class SaddleSearch:
     def __post_init__(self) -> None:
         if min(self.rows, self.max_rounds, self.quiet_rounds) < 1 or min(self.rows_per_point, self.sweep) < 0:
             raise UsageError(f"a saddle search needs rows, max_rounds and quiet_rounds of at least 1, not {self}")
+        if self.quiet_rounds > self.max_rounds:
+            raise UsageError(
+                f"a saddle search of max_rounds = {self.max_rounds} cannot have quiet_rounds = {self.quiet_rounds} of "
+                "them find nothing new: raise max_rounds or lower quiet_rounds"
+            )
         if self.max_index is not None and self.max_index < 1:
             raise UsageError(f"max_index is at least 1, not {self.max_index}")
 
