@@ -129,7 +129,7 @@ def install_lines(text: str) -> list[str]:
 
 def test_readme_has_one_line_to_run_and_one_to_test() -> None:
     run, test = install_lines((ROOT / "README.md").read_text())
-    assert ".venv/bin/landscape analyze" in run and test.endswith(".venv/bin/python -m pytest")
+    assert ".venv/bin/landscape analyze" in run and test.endswith(".venv/bin/python -m pytest -n 2")
     assert install_lines((ROOT / ".ci" / "run").read_text()) == [test]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
