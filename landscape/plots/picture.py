@@ -1,0 +1,64 @@
+"""`Scene`, what is drawn, and `Picture`, how: the entries of the gallery that the command and the report draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from landscape.errors import UsageError
+from landscape.plots.style import SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from landscape.energy import Energy
+    from landscape.store import Analysis
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An analysis and how to look at it.
+
+    energy : None where it is gone; pictures that need its values are then not to be had. plane_choice : "pca", three
+    numbers of states, or None: chosen. limit : highest energy shown, in kT above the lowest minimum; None: chosen.
+    """
+
+    analysis: Analysis
+    energy: Energy | None = None
+    plane_choice: str | tuple[int, int, int] | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the gallery.
+
+    name : as in `landscape plot --what`. title : a few words. draw : fills an empty figure (layout "constrained") and
+    returns one or two sentences for those who cannot see it: what is drawn, with its main numbers. missing : "" where
+    the scene has what the picture needs, else why not, as a clause ("one state only: there is no transition").
+    needs_energy : whether energies are evaluated. size : of the figure in inches.
+    """
+
+    name: str
+    title: str
+    draw: Callable[[Scene, Figure], str]
+    missing: Callable[[Scene], str] = lambda scene: ""
+    needs_energy: bool = False
+    size: tuple[float, float] = SIZE
+
+    def why_not(self, scene: Scene) -> str:
+        """ "" if this picture can be drawn of the scene, else the reason."""
+        if self.needs_energy and scene.energy is None:
+            return "it needs energies, and the energy is gone"
+        return self.missing(scene)
+
+    def figure(self, scene: Scene, size: tuple[float, float] | None = None) -> tuple[Figure, str]:
+        """A new figure with the picture, and the text for those who cannot see it. UsageError if it cannot be drawn."""
+        from matplotlib.figure import Figure
+
+        reason = self.why_not(scene)
+        if reason:
+            raise UsageError(f"the picture {self.name!r} cannot be drawn: {reason}")
+        figure = Figure(figsize=size or self.size, layout="constrained")
+        return figure, self.draw(scene, figure)
