@@ -1,8 +1,4 @@
-"""Basin weights: the equilibrium probability of each state, from harmonic formulas or sampled.
-
-A state is a minimum and its basin of attraction under dx/dt = -grad E; its weight is the integral of exp(-beta E) over
-the basin, divided by the integral over all space.
-"""
+"""Basin weights from Markov chains that move between the wells, labelled by gradient flow."""
 
 from __future__ import annotations
 
@@ -16,19 +12,11 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.sampling import (
-    Chains,
-    Independence,
-    Mala,
-    StudentMixture,
-    harmonic_mixture,
-    preconditioner,
-    run,
-    warm_up,
-)
+from landscape.sampling import Chains, Independence, Mala, StudentMixture, preconditioner, run, warm_up
 from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
-from landscape.sampling.independence import harmonic_covariances, inverse_factors, squared_distances
+from landscape.weights.harmonic import positive_beta
+from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
@@ -36,17 +24,6 @@ Progress = Callable[[str], None]
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
-
-
-@dataclass(frozen=True)
-class HarmonicWeights:
-    """log_weights (n,) and weights (n,) of n states; the weights sum to 1."""
-
-    log_weights: np.ndarray
-
-    @property
-    def weights(self) -> np.ndarray:
-        return np.exp(self.log_weights)
 
 
 @dataclass(frozen=True)
@@ -115,37 +92,6 @@ class SampledResult:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SublevelBasins:
-    """The core of each state: the connected piece of {E < ceiling_i} that holds minimum i.
-
-    ceilings (n,) : energy of the lowest saddle of state i, infinite for a state without one, whose core is its basin.
-    mass, standard_errors (n,) : equilibrium probability of the cores; they leave out what lies above the saddles, so
-    they sum to less than 1.
-    """
-
-    ceilings: np.ndarray
-    mass: np.ndarray
-    standard_errors: np.ndarray
-
-
-def zeroth_order(energies: np.ndarray, beta: float) -> HarmonicWeights:
-    """w_i proportional to exp(-beta E_i): energies (n,). UsageError unless finite, and beta > 0."""
-    return _normalised(-_finite("energies", energies) * _beta(beta))
-
-
-def second_order(energies: np.ndarray, log_dets: np.ndarray, beta: float) -> HarmonicWeights:
-    """w_i proportional to exp(-beta E_i) / sqrt(det H_i): energies and log det H_i, both (n,).
-
-    UsageError unless all are finite and beta > 0: a degenerate minimum has no harmonic weight and is left out by the
-    caller.
-    """
-    values, dets = _finite("energies", energies), _finite("log determinants", log_dets)
-    if values.shape != dets.shape:
-        raise UsageError(f"one log determinant a state is needed, but {dets.size} came with {values.size} energies")
-    return _normalised(-_beta(beta) * values - 0.5 * dets)
-
-
 def sample_weights(
     energy: Energy,
     minima: np.ndarray,
@@ -165,17 +111,8 @@ def sample_weights(
     is at most config.target_se, or config.max_sweeps end. Standard errors come from the spread between chains. A move
     to a point without a finite energy is rejected.
     """
-    wells = torch.as_tensor(np.asarray(minima, dtype=float))
-    curvature = torch.as_tensor(np.asarray(hessians, dtype=float))
-    n, d = (*wells.shape, 0)[:2]
-    if wells.ndim != 2 or n == 0 or d != energy.dim or curvature.shape != (n, d, d):
-        raise UsageError(
-            f"sampled weights need minima (n, {energy.dim}) and Hessians (n, {energy.dim}, {energy.dim}), not "
-            f"{tuple(wells.shape)} and {tuple(curvature.shape)}"
-        )
-    if not (wells.isfinite().all() and curvature.isfinite().all()):
-        raise UsageError("sampled weights need finite minima and Hessians, but nan or infinity came in")
-    sampler = _Sampler(energy, wells, curvature, _beta(beta), assign, config, generator)
+    wells = Wells.at(energy, minima, hessians, positive_beta(beta))
+    sampler = _Sampler(energy, wells, assign, config, generator)
     summary = sampler.extend(min(FIRST_ROUND, config.max_sweeps))
     while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
@@ -187,74 +124,33 @@ def sample_weights(
     return summary
 
 
-def lowest_saddles(n_states: int, joins: np.ndarray, saddle_energies: np.ndarray) -> np.ndarray:
-    """Energy of the lowest saddle on the way out of each state, (n_states,); infinite without one.
-
-    joins (m, 2) : the states at both ends of each saddle, -1 for an unknown one. A saddle from a state to itself is no
-    way out.
-    """
-    ends, energies = np.asarray(joins, dtype=int).reshape(-1, 2), np.asarray(saddle_energies, dtype=float)
-    lowest = np.full(n_states, np.inf)
-    for side in range(2):
-        out = (ends[:, 0] != ends[:, 1]) & (ends[:, side] >= 0)
-        np.minimum.at(lowest, ends[out, side], energies[out])
-    return lowest
-
-
-def sublevel_basins(chains: LabelledChains, ceilings: np.ndarray) -> SublevelBasins:
-    """Mass of the connected piece of {E < ceilings_i} around each minimum i, from the chains of a `SampledResult`.
-
-    ceilings (n,) : see `lowest_saddles`. As the gradient flow only lowers E, a point of basin i with E below every
-    saddle on the rim of the basin is joined to minimum i inside {E < ceiling_i}; and a path from the minimum that left
-    the basin would have to cross its rim, whose lowest point is that saddle. So the piece is exactly the part of basin
-    i below the ceiling.
-    """
-    levels = np.asarray(ceilings, dtype=float)
-    if np.isnan(levels).any():
-        raise UsageError("the ceiling of a state is an energy, or infinity for a state without a saddle, not nan")
-    mass, error = chains.occupancy(len(levels), np.append(levels, np.inf))
-    return SublevelBasins(levels, mass[:-1].clip(0), error[:-1])
-
-
 class _Sampler:
     """Chains in progress: `extend` runs them on, labels what is new, and sums up."""
 
     def __init__(
-        self, energy: Energy, wells: torch.Tensor, hessians: torch.Tensor, beta: float, assign: Assign,
-        config: SampledWeights, generator: torch.Generator,
-    ) -> None:  # fmt: skip
-        self.energy, self.wells, self.beta = energy, wells, beta
+        self, energy: Energy, wells: Wells, assign: Assign, config: SampledWeights, generator: torch.Generator
+    ) -> None:
+        self.energy, self.wells = energy, wells
         self.assign, self.config, self.generator = assign, config, generator
         self.n_sweeps, self.largest_error = 0, math.inf
         self.finished = False  # the target is met, or more sweeps cannot help
-        self.bottoms = torch.as_tensor(energy.value(wells)).to(device="cpu", dtype=torch.float64)
-        if not self.bottoms.isfinite().all():
-            raise UsageError("sampled weights need a finite energy at every minimum")
-        covariances = harmonic_covariances(hessians, beta)
-        factors = torch.linalg.cholesky(covariances)
-        self.inverses = inverse_factors(factors)
-        log_weights = -beta * self.bottoms + factors.diagonal(dim1=1, dim2=2).log().sum(1)
-        weights = torch.softmax(log_weights, 0)
 
         def mixture(floor_weight: float) -> StudentMixture:
-            return harmonic_mixture(
-                wells, covariances, weights, inflation=config.inflation, broad_weight=config.broad_weight,
-                floor_weight=floor_weight, dof=config.dof,
-            )  # fmt: skip
+            return wells.mixture(config.inflation, config.broad_weight, floor_weight, config.dof)
 
-        local = Mala(preconditioner(covariances, weights), energy.dim ** (-1 / 6))
+        local = Mala(preconditioner(wells.covariances, wells.weights), energy.dim ** (-1 / 6))
         # The starts are spread over the wells evenly, and settle there by local moves alone, so that a well which the
         # moves between wells cannot reach or leave shows as chains that stay.
         state = Chains.init(energy, mixture(1.0).sample(config.n_chains, generator))
         # Starts without a finite energy are replaced by the bottom of a well.
-        home = torch.randint(len(wells), (config.n_chains,), generator=generator)
-        state = state.where(state.energy.isfinite(), Chains.init(energy, wells[home]))
-        state, settled = warm_up([local], energy, beta, state, config.warm_up // 2, generator)
+        home = torch.randint(len(wells.x), (config.n_chains,), generator=generator)
+        state = state.where(state.energy.isfinite(), Chains.init(energy, wells.x[home]))
+        state, settled = warm_up([local], energy, wells.beta, state, config.warm_up // 2, generator)
         kernels: list[Kernel] = [Independence(mixture(config.floor_weight)), *settled]
         remaining = config.warm_up - config.warm_up // 2
-        self.state, self.kernels = warm_up(kernels, energy, beta, state, remaining, generator)
+        self.state, self.kernels = warm_up(kernels, energy, wells.beta, state, remaining, generator)
         self.accepted = np.zeros(2)
-        self.last_x = torch.full_like(wells[home], torch.nan)
+        self.last_x = torch.full_like(wells.x[home], torch.nan)
         self.last_label = np.full(config.n_chains, -1)
         self.chains = LabelledChains(
             np.empty((0, config.n_chains, energy.dim)), np.empty((0, config.n_chains)),
@@ -272,11 +168,13 @@ class _Sampler:
 
         def observe(state: Chains) -> None:
             energies.append(state.energy)
-            guesses.append(self._guess(state.x))
+            guesses.append(self.wells.guess(state.x))
             if len(energies) % stride == 0:
                 x.append(state.x)
 
-        self.state, accepted = run(self.kernels, self.energy, self.beta, self.state, n_sweeps, self.generator, observe)
+        self.state, accepted = run(
+            self.kernels, self.energy, self.wells.beta, self.state, n_sweeps, self.generator, observe
+        )
         self.accepted += n_sweeps * np.array(accepted)
         self.n_sweeps += n_sweeps
         old = self.chains
@@ -289,11 +187,6 @@ class _Sampler:
         )
         return self._summary()
 
-    def _guess(self, x: torch.Tensor) -> torch.Tensor:
-        """The well whose harmonic energy is lowest at x: nearly always the basin, and free."""
-        harmonic = 0.5 * squared_distances(x, self.wells, self.inverses)
-        return (self.beta * self.bottoms + harmonic).argmin(1)
-
     def _label(self, x: torch.Tensor) -> np.ndarray:
         """Labels of x (n_records, n_chains, d), asking about each position of a chain once however long it stays
         there.
@@ -301,7 +194,7 @@ class _Sampler:
         before = torch.cat([self.last_x[None], x[:-1]])
         moved = (x != before).any(2).numpy()
         answer = np.asarray(self.assign(x[torch.as_tensor(moved)]))
-        n = len(self.wells)
+        n = len(self.wells.x)
         if answer.shape != (moved.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
@@ -313,7 +206,7 @@ class _Sampler:
         return labels
 
     def _summary(self) -> SampledResult:
-        n, config = len(self.wells), self.config
+        n, config = len(self.wells.x), self.config
         chains = self.chains.tail(self.first)
         drifting = bool(np.abs(chains.drift(n)).max() > MAX_DRIFT)
         if drifting and len(chains.label) >= 4:
@@ -397,22 +290,3 @@ def _mixing_warnings(
             f"{config.min_changes}, so its weight is that of the starting points; sample longer (max_sweeps)"
         ], False
     return [], True
-
-
-def _normalised(log_weights: np.ndarray) -> HarmonicWeights:
-    return HarmonicWeights(log_weights - np.logaddexp.reduce(log_weights))
-
-
-def _finite(name: str, values: np.ndarray) -> np.ndarray:
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
-        raise UsageError(
-            f"{name} of the states are finite numbers, one a state; leave degenerate states out: {array!r}"
-        )
-    return array
-
-
-def _beta(beta: float) -> float:
-    if not (math.isfinite(beta) and beta > 0):
-        raise UsageError(f"beta is finite and greater than 0, not {beta!r}")
-    return float(beta)

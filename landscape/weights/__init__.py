@@ -1,0 +1,22 @@
+"""Basin weights: the equilibrium probability of each state, by formula, by Markov chains, or by importance sampling.
+
+A state is a minimum and its basin of attraction under dx/dt = -grad E; its weight is the integral of exp(-beta E) over
+the basin, divided by the integral over all space.
+"""
+
+from landscape.weights.cores import SublevelBasins, lowest_saddles, sublevel_basins
+from landscape.weights.harmonic import HarmonicWeights, second_order, zeroth_order
+from landscape.weights.sampled import MAX_UNASSIGNED, SampledResult, SampledWeights, sample_weights
+
+__all__ = [
+    "MAX_UNASSIGNED",
+    "HarmonicWeights",
+    "SampledResult",
+    "SampledWeights",
+    "SublevelBasins",
+    "lowest_saddles",
+    "sample_weights",
+    "second_order",
+    "sublevel_basins",
+    "zeroth_order",
+]
