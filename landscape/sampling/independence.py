@@ -45,13 +45,17 @@ class StudentMixture:
             step[component == k] = normal[component == k] @ self.factors[k].mT
         return self.means[component] + step * (self.dof / chi2).sqrt()
 
-    def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Log of the normalised density at x: (n, d) -> (n,)."""
+    def log_components(self, x: torch.Tensor) -> torch.Tensor:
+        """Log of weight times density of each component at x: (n, d) -> (n, k)."""
         d = self.means.shape[1]
         kernel = -0.5 * (self.dof + d) * torch.log1p(squared_distances(x, self.means, self._inverses) / self.dof)
         log_det = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         norm = math.lgamma(0.5 * (self.dof + d)) - math.lgamma(0.5 * self.dof) - 0.5 * d * math.log(self.dof * math.pi)
-        return torch.logsumexp(self.log_weights + norm - log_det + kernel, -1)
+        return self.log_weights + norm - log_det + kernel
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor:
+        """Log of the normalised density at x: (n, d) -> (n,)."""
+        return torch.logsumexp(self.log_components(x), -1)
 
 
 @dataclass(frozen=True)
