@@ -89,7 +89,13 @@ class _Dirichlet:
 
 
 def eigenvalues(generator: GridGenerator, k: int = 3) -> np.ndarray:
-    """The k smallest nonzero eigenvalues of -Q on one grid, (k,), slowest first, 1/time.
+    """The k smallest nonzero eigenvalues of -Q on one grid, (k,), slowest first, 1/time: see `eigenfunctions`."""
+    return eigenfunctions(generator, k)[0]
+
+
+def eigenfunctions(generator: GridGenerator, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest nonzero eigenvalues of -Q on one grid, (k,), slowest first, 1/time, and its right eigenvectors
+    (m, k), orthonormal under pi; their signs are arbitrary.
 
     Lanczos on the inverse of the symmetrised matrix, its null vector projected out, then Rayleigh-Ritz in the form
     sum over edges of pi_a Q_ab (u_a - u_b)^2, which loses no digits to cancellation. UsageError unless k < m - 1.
@@ -110,7 +116,7 @@ def eigenvalues(generator: GridGenerator, k: int = 3) -> np.ndarray:
     operator = LinearOperator((m, m), matvec=inverse, dtype=float)
     start = np.random.default_rng(0).standard_normal(m) * null
     vectors = eigsh(operator, k=k, which="LM", v0=start - null * (null @ start), tol=1e-9)[1]
-    return _rayleigh_ritz(generator, vectors / null[:, None])[0]
+    return _rayleigh_ritz(generator, vectors / null[:, None])
 
 
 def _rayleigh_ritz(generator: GridGenerator, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
