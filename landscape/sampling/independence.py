@@ -7,12 +7,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.sampling.metropolis import Chains, metropolis
+from landscape.sampling.metropolis import Beta, Chains, metropolis
+from landscape.sampling.step_size import StepSize
 
 # Hessian eigenvalues below this part of the largest count as this part, so that a flat direction keeps a finite width.
 FLAT = 1e-4
@@ -67,15 +69,23 @@ class Independence:
 
     mixture: StudentMixture
 
+    exact: ClassVar[bool] = True
+
     def step(
-        self, energy: Energy, beta: float, state: Chains, generator: torch.Generator
+        self, energy: Energy, beta: Beta, state: Chains, generator: torch.Generator
     ) -> tuple[Chains, torch.Tensor]:
         """See `Kernel.step`."""
         proposal = Chains.init(energy, self.mixture.sample(len(state.x), generator))
         log_q, log_q_new = self.mixture.log_density(torch.cat([state.x, proposal.x])).chunk(2)
         return metropolis(state, proposal, log_q - log_q_new, beta, generator)
 
-    def adapted(self, acceptance: float, step: int) -> Independence:
+    def adapted(self, acceptance: torch.Tensor, step: int) -> Independence:
+        return self
+
+    def settled(self) -> Independence:
+        return self
+
+    def stabilised(self, curvature: StepSize) -> Independence:
         return self
 
 

@@ -4,54 +4,63 @@ Rosenthal 1998).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from landscape.energy import Energy
-from landscape.errors import UsageError
-from landscape.sampling.metropolis import Chains, metropolis
+from landscape.sampling.metropolis import Beta, Chains, column, metropolis
+from landscape.sampling.step_size import AdaptiveStep, Averaging, StepSize, check_step, per_chain
 
 # Acceptance at which the algorithm is fastest in many dimensions.
 TARGET_ACCEPTANCE = 0.574
 
 
 @dataclass(frozen=True)
-class Mala:
+class Mala(AdaptiveStep):
     """x' = x - (step_size^2 / 2) beta C grad E(x) + step_size L z, z standard normal, C = L L^T; then accept or reject.
 
-    factor : L, (d, d). step_size : dimensionless if C is a covariance of the target. A step costs one gradient a chain.
+    factor : L, (d, d); None for the identity. step_size : dimensionless if C is a covariance of the target, else a
+    length; or one a group of chains, (g,). A step costs one gradient a chain.
     """
 
-    factor: torch.Tensor
-    step_size: float
+    factor: torch.Tensor | None
+    step_size: StepSize
     target: float = TARGET_ACCEPTANCE
+    averaging: Averaging | None = None
+
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.step_size) and self.step_size > 0 and 0 < self.target < 1):
-            raise UsageError(
-                "a step size is greater than 0 and a target acceptance between 0 and 1, not "
-                f"{self.step_size} and {self.target}"
-            )
+        check_step(self.step_size, self.target)
 
     def step(
-        self, energy: Energy, beta: float, state: Chains, generator: torch.Generator
+        self, energy: Energy, beta: Beta, state: Chains, generator: torch.Generator
     ) -> tuple[Chains, torch.Tensor]:
         """See `Kernel.step`."""
-        half = 0.5 * self.step_size * beta
+        step = per_chain(self.step_size, len(state.x))
+        half = 0.5 * step * column(beta)
         noise = torch.randn(state.x.shape, dtype=torch.float64, generator=generator)
-        drift = half * state.gradient @ self.factor
-        proposal = Chains.init(energy, state.x + self.step_size * (noise - drift) @ self.factor.mT)
+        drift = half * self._pulled(state.gradient)
+        proposal = Chains.init(energy, state.x + self._pushed(step * (noise - drift)))
         # The noise that would bring the proposal back.
-        back = drift + half * proposal.gradient @ self.factor - noise
+        back = drift + half * self._pulled(proposal.gradient) - noise
         log_ratio = 0.5 * (noise.square().sum(1) - back.square().sum(1))
         return metropolis(state, proposal, log_ratio, beta, generator)
 
-    def adapted(self, acceptance: float, step: int) -> Mala:
-        """Robbins-Monro on the logarithm of the step size, towards the target acceptance."""
-        gain = 2.0 / math.sqrt(step + 1.0)
-        return replace(self, step_size=self.step_size * math.exp(gain * (acceptance - self.target)))
+    def stabilised(self, curvature: StepSize) -> Mala:
+        """See `Kernel.stabilised`: one thermal length of the stiffest direction.
+
+        Without a preconditioner only.
+        """
+        return self if self.factor is not None else replace(self, step_size=curvature**-0.5)
+
+    def _pulled(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient if self.factor is None else gradient @ self.factor
+
+    def _pushed(self, step: torch.Tensor) -> torch.Tensor:
+        return step if self.factor is None else step @ self.factor.mT
 
 
 def preconditioner(covariances: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
