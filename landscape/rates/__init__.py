@@ -34,6 +34,7 @@ from landscape.rates.passages import (
     PassageOptions,
     PassageRates,
     TimeStepEffect,
+    rates_at_step,
     simulate_passages,
     time_step_effect,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "log_rate",
     "make_cores",
     "mean_passage_times",
+    "rates_at_step",
     "reduced_energy_loss",
     "reference_rates",
     "reference_spectrum",

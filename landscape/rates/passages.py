@@ -202,14 +202,13 @@ def time_step_effect(
     reference : rates of continuous time if there are any; otherwise half of the budget goes into them.
     """
     options = options or PassageOptions()
-    coarse = Integrator(energy, dynamics, scheme, time_step)
+    Integrator(energy, dynamics, scheme, time_step)  # refuses a wrong scheme or step before the reference is paid for
     if reference is None:
         shared = replace(options, budget=0.5 * options.budget)
         reference = simulate_passages(energy, dynamics, cores, generator, shared, progress)
         options = shared
-    deadline = time.perf_counter() + options.budget
-    (tally,) = _rounds(energy, dynamics, cores, generator, [coarse], options, deadline, progress, False)
-    found, true = tally.rates(options.confidence), reference.estimate
+    found = rates_at_step(energy, dynamics, cores, time_step, generator, options, scheme=scheme, progress=progress)
+    true = reference.estimate
     seen = (found.counts > 0) & (true.counts > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(seen, found.rates / true.rates, np.nan)
@@ -220,6 +219,28 @@ def time_step_effect(
         reason = f"{found.diverged} of {found.diverged + found.trajectories} trajectories overflow at this time step"
     interval = np.stack([factor / width, factor * width], axis=-1)
     return TimeStepEffect(factor, error, interval, float(time_step), scheme, found, reference, not reason, reason)
+
+
+def rates_at_step(
+    energy: Energy,
+    dynamics: Dynamics,
+    cores: Cores,
+    time_step: float,
+    generator: torch.Generator,
+    options: PassageOptions | None = None,
+    *,
+    scheme: str = "euler",
+    progress: Progress | None = None,
+) -> CountedRates:
+    """Rates of the chain that `scheme` makes at a given time step, as it is: looked at once a step, and no halving.
+
+    UsageError for a scheme that is not of these dynamics, or a step that is not above 0.
+    """
+    options = options or PassageOptions()
+    coarse = Integrator(energy, dynamics, scheme, time_step)
+    deadline = time.perf_counter() + options.budget
+    (tally,) = _rounds(energy, dynamics, cores, generator, [coarse], options, deadline, progress, False)
+    return tally.rates(options.confidence)
 
 
 def _rounds(
