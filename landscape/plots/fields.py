@@ -1,0 +1,186 @@
+"""Committors and eigenfunctions of overdamped dynamics in two dimensions, from the generator on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.collections import QuadMesh
+
+from landscape.dynamics import Overdamped
+from landscape.energy import Energy
+from landscape.errors import UnsupportedError, UsageError
+from landscape.plots.layout import heaviest, log_weights
+from landscape.plots.style import INK, SMALL, UNREACHABLE, kt_levels, label_axes, new_axes, state_color, text_color
+from landscape.rates import Cores, GridGenerator, committors, eigenfunctions, grid_generator, make_cores
+from landscape.store import Analysis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CELLS = 240
+COMMITTOR_COLORS, EIGENVECTOR_COLORS = "PuOr", "RdBu_r"
+
+
+@dataclass(frozen=True, eq=False)
+class FieldArtists:
+    """What was drawn: points (m, 2), the centres of the cells, with `values` (m,).
+
+    mesh : holds the same values, masked where the energy is above the levels that are shown. states : for a committor,
+    the two it leads between. rate : of an eigenfunction, 1/time.
+    """
+
+    ax: Axes
+    points: np.ndarray
+    values: np.ndarray
+    mesh: QuadMesh
+    states: tuple[int, ...]
+    rate: float
+
+
+def why_no_grid(analysis: Analysis) -> str:
+    """ "" if fields can be drawn of this analysis, else the reason as a clause."""
+    if analysis.dim != 2:
+        return f"it is drawn in two dimensions, and this energy has {analysis.dim}"
+    dynamics = analysis.dynamics
+    if not isinstance(dynamics, Overdamped) or getattr(dynamics, "rotation", None) is not None:
+        return "it comes from a grid, which is for overdamped reversible dynamics"
+    return "" if len(analysis.states.energy) > 1 else "one state only: there is no way from one to another"
+
+
+def plot_committor(
+    analysis: Analysis,
+    energy: Energy,
+    *,
+    source: int | None = None,
+    target: int | None = None,
+    cells: int = CELLS,
+    ax: Axes | None = None,
+) -> FieldArtists:
+    """The probability, from each point, of reaching the core of state `target` before that of `source`.
+
+    By default from the heaviest state to the next one. Drawn with its level 1/2, over the energy's contours.
+    UnsupportedError unless d = 2 and the dynamics is overdamped; UsageError for states that are not two of these.
+    """
+    chosen = _pair(analysis, source, target)
+    cores = _cores(analysis, energy)
+    grid = grid_generator(energy, analysis.dynamics, cores=cores, cells=cells)
+    pair = list(chosen)
+    ends = Cores(cores.center[pair], cores.form[pair], cores.momentum_form, cores.shrink[pair])
+    q = committors(grid, ends)[:, 1]
+    ax = new_axes(ax)
+    mesh = _draw(ax, analysis, grid, q, COMMITTOR_COLORS, (0.0, 1.0))
+    _line(ax, grid, mesh, 0.5)
+    _bar(ax, mesh, f"probability to reach {chosen[1]} before {chosen[0]}; line: 1/2")
+    label_axes(ax, "$x_1$", "$x_2$", f"Committor from state {chosen[0]} to state {chosen[1]}")
+    return FieldArtists(ax, grid.points, q, mesh, chosen, np.nan)
+
+
+def plot_eigenvector(
+    analysis: Analysis, energy: Energy, *, which: int = 1, cells: int = CELLS, ax: Axes | None = None
+) -> FieldArtists:
+    """The eigenfunction number `which` of the generator (1 is the slowest process), of mean square 1.
+
+    It is nearly constant in each metastable set; the process it belongs to moves weight between its two signs.
+    UnsupportedError unless d = 2 and the dynamics is overdamped; UsageError unless 1 <= which <= number of states.
+    """
+    _check(analysis)
+    n = len(analysis.states.energy)
+    if not 1 <= which <= n:
+        raise UsageError(f"the eigenfunctions of {n} states are numbered from 1 to {n}, not {which}")
+    grid = grid_generator(energy, analysis.dynamics, cores=_cores(analysis, energy), cells=cells)
+    rates, functions = eigenfunctions(grid, which)
+    u = functions[:, which - 1]
+    u = u * np.sign(u[np.abs(u).argmax()])
+    ax = new_axes(ax)
+    reach = _reach(grid, u)
+    mesh = _draw(ax, analysis, grid, u, EIGENVECTOR_COLORS, (-reach, reach))
+    _line(ax, grid, mesh, 0.0)
+    unit = analysis.energy.get("time_unit") or "units of time"
+    _bar(ax, mesh, "eigenfunction (mean square 1); line: 0")
+    title = f"Eigenfunction {which}: relaxation time {1 / rates[which - 1]:.4g} {unit}"
+    label_axes(ax, "$x_1$", "$x_2$", title)
+    return FieldArtists(ax, grid.points, u, mesh, (), float(rates[which - 1]))
+
+
+def _check(analysis: Analysis) -> None:
+    reason = why_no_grid(analysis)
+    if reason:
+        raise UnsupportedError(f"this picture cannot be drawn: {reason}")
+
+
+def _pair(analysis: Analysis, source: int | None, target: int | None) -> tuple[int, int]:
+    _check(analysis)
+    n = len(analysis.states.energy)
+    order = [int(state) for state in heaviest(log_weights(analysis)[0], n)]
+    first = next(state for state in order if state != target) if source is None else source
+    second = next(state for state in order if state != first) if target is None else target
+    if first == second or not (0 <= first < n and 0 <= second < n):
+        raise UsageError(f"a committor leads between two different states from 0 to {n - 1}, not {first} and {second}")
+    return first, second
+
+
+def _cores(analysis: Analysis, energy: Energy) -> Cores:
+    return make_cores(energy, analysis.dynamics, analysis.states.x, torch.Generator().manual_seed(0))
+
+
+def _on_grid(grid: GridGenerator, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cell centres along x (nx,) and y (ny,), and the values (nx, ny), NaN where a cell was dropped."""
+    axes = [low + (np.arange(n) + 0.5) * h for (low, _), n, h in zip(grid.box, grid.shape, grid.spacing, strict=True)]
+    table = np.full(grid.shape, np.nan)
+    index = np.floor((grid.points - grid.box[:, 0]) / grid.spacing).astype(int)
+    table[tuple(index.T)] = values
+    return axes[0], axes[1], table
+
+
+def _draw(
+    ax: Axes, analysis: Analysis, grid: GridGenerator, values: np.ndarray, colors: str, limits: tuple[float, float]
+) -> QuadMesh:
+    """The values in colour, the energy as thin lines, the states by number; what is beyond the levels in grey."""
+    states = analysis.states
+    levels = kt_levels(analysis.dynamics.beta, states.energy, analysis.saddles.energy)
+    reduced = grid.log_weight.max() - grid.log_weight
+    x, y, table = _on_grid(grid, np.where(reduced <= levels.limit, values, np.nan))
+    ax.set_facecolor(UNREACHABLE)
+    mesh = ax.pcolormesh(
+        x, y, np.ma.masked_invalid(table.T), cmap=colors, vmin=limits[0], vmax=limits[1], shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
+    ax.contour(x, y, _on_grid(grid, reduced)[2].T, levels=levels.values[1:], colors=INK, linewidths=0.4, alpha=0.45)
+    for k in range(len(states.x)):
+        color = state_color(k)
+        circle = {"boxstyle": "circle,pad=0.25", "facecolor": color, "edgecolor": INK, "linewidth": 0.6}
+        ax.text(
+            float(states.x[k, 0]), float(states.x[k, 1]), str(k), ha="center", va="center", fontsize=SMALL,
+            color=text_color(color), zorder=5, bbox=circle, clip_on=True,
+        )  # fmt: skip
+    kept = np.isfinite(table)
+    ax.set_xlim(x[kept.any(axis=1)].min(), x[kept.any(axis=1)].max())
+    ax.set_ylim(y[kept.any(axis=0)].min(), y[kept.any(axis=0)].max())
+    return mesh
+
+
+def _line(ax: Axes, grid: GridGenerator, mesh: QuadMesh, level: float) -> None:
+    """The level line within what is shown."""
+    x, y, _ = _on_grid(grid, grid.log_weight)
+    line: np.ma.MaskedArray = np.ma.asarray(mesh.get_array()).reshape(len(y), len(x))
+    if line.min() < level < line.max():
+        limits = ax.get_xlim(), ax.get_ylim()
+        ax.contour(x, y, line, levels=[level], colors=INK, linewidths=1.6)
+        ax.set(xlim=limits[0], ylim=limits[1])
+
+
+def _reach(grid: GridGenerator, values: np.ndarray) -> float:
+    """The size that all but a hundred-thousandth of the probability stays below: rims that nothing reaches would wash
+    the colours out."""
+    order = np.argsort(np.abs(values))
+    row = np.searchsorted(np.cumsum(grid.stationary[order]), 1 - 1e-5)
+    return float(np.abs(values[order[min(int(row), len(values) - 1)]]))
+
+
+def _bar(ax: Axes, mesh: QuadMesh, words: str) -> None:
+    bar = ax.figure.colorbar(mesh, ax=ax)
+    bar.set_label(words, fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
