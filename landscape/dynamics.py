@@ -1,10 +1,13 @@
 """The dynamics of a state point: its parameters, and what follows from them alone.
 
-Overdamped:  dx = -gamma^-1 grad E dt + sqrt(2 / (beta gamma)) dW.
+Overdamped:  dx = -(gamma^-1 + J) grad E dt + sqrt(2 / (beta gamma)) dW.
 Underdamped: dx = M^-1 p dt,  dp = -grad E dt - gamma M^-1 p dt + sqrt(2 gamma / beta) dW.
 
 Both keep the density exp(-beta E(x)). gamma is a friction coefficient (not a rate), gamma / mass the collision rate;
-gamma and M are diagonal: one number, or one number a coordinate.
+gamma and M are diagonal: one number, or one number a coordinate. J, the rotation, is a constant antisymmetric matrix,
+0 unless given: it stirs along the level sets of E, keeps exp(-beta E), and ends detailed balance.
+
+C. Landim, M. Mariani, I. Seo, Arch. Rational Mech. Anal. 231, 887 (2019).
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ import numpy as np
 from landscape.errors import UsageError
 
 Coefficient = float | Sequence[float] | np.ndarray
+Matrix = Sequence[Sequence[float]] | np.ndarray
 
 KINDS = ("overdamped", "underdamped")
 MAX_ITERATIONS = 200
 TOLERANCE = 4 * float(np.finfo(float).eps)
+ANTISYMMETRY = 1e-8  # largest |J + J^T| of a rotation, in units of its largest entry
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,15 @@ class Dynamics(ABC):
     def mass_vector(self, d: int) -> np.ndarray | None:
         """Masses, (d,); None for overdamped dynamics."""
 
+    def rotation_matrix(self, d: int) -> np.ndarray | None:
+        """J, (d, d) antisymmetric; None for reversible dynamics. UsageError if J has another size."""
+        return None
+
+    @property
+    def reversible(self) -> bool:
+        """Whether there is no rotation, so that w_i k_ij = w_j k_ji."""
+        return True
+
     @abstractmethod
     def collision_rate(self, d: int) -> np.ndarray | None:
         """gamma / mass, (d,), in 1/time; None for overdamped dynamics."""
@@ -65,7 +79,7 @@ class Dynamics(ABC):
     def unstable_rate(self, hessian: np.ndarray) -> Any:
         """mu, the one positive eigenvalue of the dynamics linearised at an index-1 saddle (Langer 1969), in 1/time.
 
-        Overdamped: of -gamma^-1 H. Underdamped: of [[0, M^-1], [-H, -gamma M^-1]].
+        Overdamped: of -(gamma^-1 + J) H. Underdamped: of [[0, M^-1], [-H, -gamma M^-1]].
         hessian : (d, d) gives a float, (n, d, d) gives (n,). UsageError unless each is finite, symmetric and has
         exactly one negative eigenvalue.
         """
@@ -89,12 +103,14 @@ class Dynamics(ABC):
         """mu from the negative Hessian eigenvalue alone: enough if gamma and mass are equal in every coordinate.
 
         mu = |lambda| / gamma, or sqrt(gamma^2 / 4 m^2 + |lambda| / m) - gamma / 2 m written without the difference.
-        eigenvalue : a number or an array, negative. UsageError for anisotropic gamma or mass: then the Hessian is
-        needed.
+        eigenvalue : a number or an array, negative. UsageError for anisotropic gamma or mass, or a rotation: then the
+        Hessian is needed.
         """
         curvature = np.asarray(eigenvalue, dtype=float)
         if not (np.isfinite(curvature).all() and (curvature < 0).all()):
             raise UsageError(f"the unstable eigenvalue of a saddle is finite and negative, not {eigenvalue!r}")
+        if not self.reversible:
+            raise UsageError("with a rotation, the rate over a saddle needs its whole Hessian")
         for name, values in (("gamma", self.gamma), ("mass", getattr(self, "mass", 1.0))):
             if np.unique(np.asarray(values)).size > 1:
                 raise UsageError(
@@ -108,12 +124,38 @@ class Dynamics(ABC):
 
 @dataclass(frozen=True)
 class Overdamped(Dynamics):
-    """dx = -gamma^-1 grad E dt + sqrt(2 / (beta gamma)) dW.
+    """dx = -(gamma^-1 + J) grad E dt + sqrt(2 / (beta gamma)) dW.
 
-    UsageError unless beta and gamma are finite and positive.
+    rotation : J (d, d), antisymmetric within 1e-8 of its largest entry (then made so exactly), kept as a tuple of rows;
+    None, or a matrix of zeros, is reversible dynamics. Units: 1 / gamma.
+    UsageError unless beta and gamma are finite and positive, and J finite and antisymmetric.
     """
 
+    rotation: Matrix | None = None
+
     kind: ClassVar[str] = "overdamped"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "rotation", _antisymmetric(self.rotation))
+
+    def rotation_matrix(self, d: int) -> np.ndarray | None:
+        if self.rotation is None:
+            return None
+        if len(self.rotation) != d:
+            raise UsageError(
+                f"rotation is a {len(self.rotation)} x {len(self.rotation)} matrix, but the energy has {d} coordinates"
+            )
+        return np.array(self.rotation, dtype=float)
+
+    @property
+    def reversible(self) -> bool:
+        return self.rotation is None
+
+    def mobility(self, d: int) -> np.ndarray:
+        """gamma^-1 + J, (d, d): the drift is -mobility grad E."""
+        diagonal, rotation = np.diag(1 / self.gamma_vector(d)), self.rotation_matrix(d)
+        return diagonal if rotation is None else diagonal + rotation
 
     def mass_vector(self, d: int) -> np.ndarray | None:
         return None
@@ -127,9 +169,17 @@ class Overdamped(Dynamics):
     def _growth(self, hessians: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # gamma^-1 H is similar to gamma^-1/2 H gamma^-1/2, and a symmetric eigenproblem keeps all digits of its end
         # values.
+        if not self.reversible:
+            return self._rotated_growth(hessians)
         scale = 1 / np.sqrt(self.gamma_vector(hessians.shape[-1]))
         values, vectors = np.linalg.eigh(hessians * scale[:, None] * scale)
         return -values[:, 0], vectors[:, :, 0] * scale
+
+    def _rotated_growth(self, hessians: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # -(gamma^-1 + J) H has exactly one eigenvalue with a positive real part at a saddle of index 1, and it is real.
+        values, vectors = np.linalg.eig(-self.mobility(hessians.shape[-1]) @ hessians)
+        rows, top = np.arange(len(hessians)), values.real.argmax(axis=1)
+        return values.real[rows, top], vectors.real[rows, :, top]
 
 
 @dataclass(frozen=True)
@@ -193,14 +243,16 @@ def from_metadata(
     beta: float | None = None,
     gamma: Coefficient | None = None,
     mass: Coefficient | None = None,
+    rotation: Matrix | None = None,
 ) -> tuple[Dynamics, dict[str, str]]:
     """The dynamics of an energy, and where each parameter came from.
 
-    A given argument wins over the metadata's "dynamics", "beta", "gamma", "mass"; these win over overdamped, 1, 1, 1.
-    A mass in the metadata is left aside by overdamped dynamics. dim : d, against which vectors are checked.
-    Returns (dynamics, origins): origins maps "dynamics", "beta", "gamma" and, if underdamped, "mass" to "flag", "file"
-    or "default". UsageError: unknown kind, value not finite and positive, wrong length, a mass given with overdamped
-    dynamics.
+    A given argument wins over the metadata's "dynamics", "beta", "gamma", "mass", "rotation"; these win over
+    overdamped, 1, 1, 1, none. A mass in the metadata is left aside by overdamped dynamics, a rotation there by
+    underdamped dynamics. dim : d, against which vectors and the matrix are checked.
+    Returns (dynamics, origins): origins maps "dynamics", "beta", "gamma" and, if underdamped, "mass", or, if there is
+    one, "rotation" to "flag", "file" or "default". UsageError: unknown kind, value not finite and positive, wrong
+    length, a rotation that is not antisymmetric, a mass given with overdamped or a rotation with underdamped dynamics.
     """
     given = {"dynamics": kind, "beta": beta, "gamma": gamma, "mass": mass}
     default: dict[str, Any] = {"dynamics": "overdamped", "beta": 1.0, "gamma": 1.0, "mass": 1.0}
@@ -214,10 +266,18 @@ def from_metadata(
         )
     if values["dynamics"] == "overdamped" and mass is not None:
         raise UsageError("overdamped dynamics has no mass; leave the mass out, or choose underdamped dynamics")
+    if values["dynamics"] == "underdamped" and rotation is not None:
+        raise UsageError("underdamped dynamics has no rotation; leave it out, or choose overdamped dynamics")
     if values["dynamics"] == "overdamped":
         del origins["mass"], values["mass"]
     checked = {name: _coefficient(name, values[name], origins[name]) for name in origins if name != "dynamics"}
-    result: Dynamics = Overdamped(checked["beta"], checked["gamma"])
+    stirred = next(((o, m) for o, m in (("flag", rotation), ("file", metadata.get("rotation"))) if m is not None), None)
+    if stirred is None or "mass" in checked:
+        result: Dynamics = Overdamped(checked["beta"], checked["gamma"])
+    else:
+        origins["rotation"] = stirred[0]
+        result = Overdamped(checked["beta"], checked["gamma"], _antisymmetric(stirred[1], stirred[0]))
+        result.rotation_matrix(dim)
     if "mass" in checked:
         result = Underdamped(checked["beta"], checked["gamma"], checked["mass"])
         result.mass_vector(dim)
@@ -264,6 +324,24 @@ def _coefficient(name: str, value: Any, origin: str = "") -> Any:
     if not (np.isfinite(array).all() and (array > 0).all()):
         raise UsageError(f"{name} is finite and greater than 0, not {_text(value)}{where}")
     return float(array) if array.ndim == 0 else tuple(array.tolist())
+
+
+def _antisymmetric(value: Any, origin: str = "") -> Any:
+    """A rotation as a tuple of rows, None for none or zeros; UsageError unless it is finite and antisymmetric."""
+    if value is None:
+        return None
+    where = f" (from the {origin})" if origin else ""
+    try:
+        matrix = np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        raise UsageError(f"rotation is a (d, d) matrix of numbers, not {value!r}{where}") from None
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise UsageError(f"rotation is a (d, d) matrix, but came with shape {matrix.shape}{where}")
+    excess = float(np.abs(matrix + matrix.T).max())
+    if not np.isfinite(matrix).all() or excess > ANTISYMMETRY * np.abs(matrix).max():
+        raise UsageError(f"rotation is finite and antisymmetric, but |J + J^T| is up to {excess:.3g}{where}")
+    matrix = 0.5 * (matrix - matrix.T)
+    return tuple(tuple(row) for row in matrix.tolist()) if matrix.any() else None
 
 
 def _vector(name: str, value: Any, d: int) -> np.ndarray:

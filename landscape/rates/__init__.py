@@ -1,6 +1,7 @@
 """Transition rates of Langevin dynamics: formulas, and what they are checked against."""
 
 from landscape.rates.cores import Cores, discs, make_cores, relaxation_rates
+from landscape.rates.corrections import CorrectedRates, corrected_rates, flat_saddle_rates, string_rates
 from landscape.rates.counting import CountedRates
 from landscape.rates.grid import GridGenerator, find_box, grid_generator
 from landscape.rates.grid_rates import (
@@ -41,6 +42,7 @@ from landscape.rates.passages import (
 
 __all__ = [
     "Cores",
+    "CorrectedRates",
     "CountedRates",
     "GridGenerator",
     "GridRates",
@@ -53,10 +55,12 @@ __all__ = [
     "TimeStepEffect",
     "committors",
     "core_rates",
+    "corrected_rates",
     "discs",
     "eigenfunctions",
     "eigenvalues",
     "find_box",
+    "flat_saddle_rates",
     "grid_generator",
     "is_degenerate",
     "klein_kramers_rates",
@@ -74,5 +78,6 @@ __all__ = [
     "reference_spectrum",
     "relaxation_rates",
     "simulate_passages",
+    "string_rates",
     "time_step_effect",
 ]
