@@ -16,13 +16,21 @@ from landscape.network.disconnectivity import (
     minimax_path,
 )
 from landscape.network.export import FORMATS, export_network, states_table, transitions_table
+from landscape.network.flux import ReactiveFlux, reactive_flux
+from landscape.network.lumping import MetastableSets, lump
+from landscape.network.pathways import Pathway, reaction_pathways
+from landscape.network.sensitivity import TimescaleSensitivity, timescale_sensitivity
 from landscape.network.spectrum import is_reversible, log_timescales
 from landscape.network.transition_network import TransitionNetwork
 
 __all__ = [
     "FORMATS",
     "DisconnectivityTree",
+    "MetastableSets",
     "MinimaxPath",
+    "Pathway",
+    "ReactiveFlux",
+    "TimescaleSensitivity",
     "TransitionNetwork",
     "committor",
     "communicating_classes",
@@ -34,8 +42,12 @@ __all__ = [
     "log_mfpt_to",
     "log_stationary",
     "log_timescales",
+    "lump",
     "minimax_heights",
     "minimax_path",
+    "reaction_pathways",
+    "reactive_flux",
     "states_table",
+    "timescale_sensitivity",
     "transitions_table",
 ]

@@ -78,7 +78,7 @@ def log_mfpt(log_rates: Array) -> Array:
 def log_mfpt_to(log_rates: Array, target: int | Sequence[int]) -> Array:
     """log of the mean time (n,) until any state of `target` is reached; -inf inside, +inf where none may be."""
     matrix = checked_log_rates(log_rates)
-    kept = _state_set(target, len(matrix), "target")
+    kept = state_set(target, len(matrix), "target")
     rest = np.setdiff1d(np.arange(len(matrix)), kept)
     result = np.full((len(matrix), 1), -np.inf)
     _fill_times(result, eliminate(matrix, np.zeros(len(matrix)), rest), np.array([0]))
@@ -92,7 +92,7 @@ def committor(log_rates: Array, source: int | Sequence[int], target: int | Seque
     exchange source and target. UsageError if the two sets overlap, are empty or name unknown states.
     """
     matrix = checked_log_rates(log_rates)
-    start, end = _state_set(source, len(matrix), "source"), _state_set(target, len(matrix), "target")
+    start, end = state_set(source, len(matrix), "source"), state_set(target, len(matrix), "target")
     both = np.intersect1d(start, end)
     if len(both):
         raise UsageError(f"source and target must not share a state, both have {both.tolist()}: take it out of one")
@@ -147,7 +147,7 @@ def _fill_times(result: Array, records: list[Eliminated], targets: Array) -> Non
         result[record.node, targets] = np.logaddexp(record.log_wait, later)
 
 
-def _state_set(states: int | Sequence[int], n: int, name: str) -> Array:
+def state_set(states: int | Sequence[int], n: int, name: str) -> Array:
     """Sorted distinct state numbers, checked."""
     chosen = np.unique(np.atleast_1d(np.asarray(states)))
     if chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer) or chosen[0] < 0 or chosen[-1] >= n:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
@@ -9,7 +11,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from landscape.errors import LandscapeError
 from landscape.network.algebra import communicating_classes, components, log_stationary
-from landscape.network.elimination import Array, checked_log_rates, eliminate, log_sum
+from landscape.network.elimination import Array, Eliminated, checked_log_rates, eliminate, log_sum
 
 _MOST_SWEEPS = 60
 _LARGEST_MULTIPRECISION = 32
@@ -57,33 +59,74 @@ def is_reversible(log_rates: Array, tolerance: float = 1e-9) -> bool:
     return bool(np.max(np.abs(slope - potential[target] + potential[source])) <= tolerance + 1e-13 * size)
 
 
+class Modes(NamedTuple):
+    """The r relaxation modes of a reversible network, slowest first.
+
+    -pi^1/2 Q pi^-1/2 = X D X^T, and D^1/2 X^T = W Sigma V^T is the singular value decomposition.
+    """
+
+    log_eigenvalues: Array
+    """(r,): log of the nonzero eigenvalues of -Q; Sigma is their root."""
+    vectors: Array
+    """V^T (r, n): unit eigenvectors of the symmetrised generator, pi^1/2 times the eigenfunctions."""
+    pivot_vectors: Array
+    """W^T (r, r): the other singular vectors, one entry for each of the first r records."""
+    records: list[Eliminated]
+    """The elimination that X and D come from, those of the r pivots first, then the last state of each part."""
+
+
+def reversible_modes(log_rates: Array) -> Modes:
+    """All modes of a network with detailed balance; vectors to a few eps over the relative gaps of the eigenvalues."""
+    matrix = checked_log_rates(log_rates)
+    triangle, orthonormal, half_scale, records = _factor(matrix)
+    rotation = np.eye(len(half_scale))
+    rows, log_scale = _scaled_rows(triangle, half_scale)
+    log_scale = log_scale + _orthogonalise(rows, log_scale, rotation)
+    order = np.argsort(log_scale)
+    pivots = [record for record in records if record.log_escape > -np.inf]
+    lasts = [record for record in records if record.log_escape == -np.inf]
+    return Modes(2 * log_scale[order], (rotation @ orthonormal.T)[order], rows[order], pivots + lasts)
+
+
 def _log_eigenvalues_reversible(matrix: Array) -> Array:
     """log of the nonzero eigenvalues of -Q, smallest first, of a reversible network."""
+    triangle, _, half_scale, _ = _factor(matrix)
+    rows, log_scale = _scaled_rows(triangle, half_scale)
+    return np.asarray(np.sort(2 * (log_scale + _orthogonalise(rows, log_scale))))
+
+
+def _factor(matrix: Array) -> tuple[Array, Array, Array, list[Eliminated]]:
+    """X = Q R and log D^1/2 of the symmetrised generator X D X^T: R (r, r), Q (n, r), (r,), and the elimination."""
     n = len(matrix)
     records = eliminate(matrix.copy(), np.zeros(n), np.arange(n), fastest_first=True)
-    records = [record for record in records if record.log_escape > -np.inf]
-    rank = len(records)
-    factor = np.zeros((n, rank))
-    half_scale = np.array([record.log_escape / 2 for record in records])
-    for column, record in enumerate(records):
+    pivots = [record for record in records if record.log_escape > -np.inf]
+    factor = np.zeros((n, len(pivots)))
+    for column, record in enumerate(pivots):
         factor[record.node, column] = 1.0
         # k_ij k_ji is symmetric under detailed balance, so that the unknown pi drops out of X
         back = record.log_into - record.log_escape
         factor[record.out, column] = -np.exp((record.log_branching + back) / 2)
-    _, triangle = np.linalg.qr(factor)
-    # Singular values of R D^1/2 are those of its transpose, whose columns are already almost orthogonal if D is graded.
+    orthonormal, triangle = np.linalg.qr(factor)
+    return triangle, orthonormal, np.array([record.log_escape / 2 for record in pivots]), records
+
+
+def _scaled_rows(triangle: Array, half_scale: Array) -> tuple[Array, Array]:
+    """The rows of R D^1/2, each divided by exp of its scale.
+
+    Singular values of R D^1/2 are those of its transpose, whose columns are already almost orthogonal if D is graded.
+    """
     ratio = np.exp(np.minimum(half_scale[:, None] - half_scale[None, :], 50.0))
-    log_scale = half_scale + _orthogonalise(np.ascontiguousarray((triangle.T * ratio).T), half_scale)
-    return np.asarray(np.sort(2 * log_scale))
+    return np.ascontiguousarray((triangle.T * ratio).T), half_scale
 
 
-def _orthogonalise(rows: Array, log_scale: Array) -> Array:
+def _orthogonalise(rows: Array, log_scale: Array, rotation: Array | None = None) -> Array:
     """One-sided Jacobi on the vectors exp(log_scale_j) rows_j (r, r): log of the final length / exp(log_scale_j).
 
     Rounds of disjoint pairs (round robin). With u_p, u_q of unit length, c = u_p . u_q and r <= 1 the ratio of the
     lengths, the rotation is u_p - tau r^2 u_q and u_q + tau u_p with
     tau = -2 c / (1 - r^2 + sqrt((1 - r^2)^2 + 4 r^2 c^2)). No quantity but r depends on the scales, and r may underflow
-    to 0 without harm.
+    to 0 without harm. `rows` is overwritten with the unit vectors reached; `rotation` (r, r), if given, is multiplied
+    from the left by the rotations of the vectors themselves (tangent tau r).
     """
     count = len(rows)
     length = np.linalg.norm(rows, axis=1)
@@ -120,6 +163,10 @@ def _orthogonalise(rows: Array, log_scale: Array) -> Array:
                 size = np.linalg.norm(vector, axis=1)
                 rows[index] = vector / size[:, None]
                 gain[index] += np.log(size)
+            if rotation is not None:
+                tangent = (tau * np.exp(gap))[:, None]
+                turned = (rotation[p] - tangent * rotation[q]) * shrink, (rotation[q] + tangent * rotation[p]) * shrink
+                rotation[p], rotation[q] = turned
     raise LandscapeError(f"timescales: Jacobi rotations did not settle in {_MOST_SWEEPS} sweeps; report this network")
 
 
