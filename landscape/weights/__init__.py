@@ -5,18 +5,25 @@ the basin, divided by the integral over all space.
 """
 
 from landscape.weights.cores import SublevelBasins, lowest_saddles, sublevel_basins
+from landscape.weights.exact import ExactResult, exact_weights
 from landscape.weights.harmonic import HarmonicWeights, second_order, zeroth_order
+from landscape.weights.intervals import weight_interval
+from landscape.weights.plan import ExactWeights
 from landscape.weights.sampled import MAX_UNASSIGNED, SampledResult, SampledWeights, sample_weights
 
 __all__ = [
     "MAX_UNASSIGNED",
+    "ExactResult",
+    "ExactWeights",
     "HarmonicWeights",
     "SampledResult",
     "SampledWeights",
     "SublevelBasins",
+    "exact_weights",
     "lowest_saddles",
     "sample_weights",
     "second_order",
     "sublevel_basins",
+    "weight_interval",
     "zeroth_order",
 ]

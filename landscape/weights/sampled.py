@@ -16,6 +16,7 @@ from landscape.sampling import Chains, Independence, Mala, StudentMixture, preco
 from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
 from landscape.weights.harmonic import positive_beta
+from landscape.weights.intervals import weight_interval
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
@@ -90,6 +91,13 @@ class SampledResult:
     acceptance: tuple[float, float]
     chains: LabelledChains
     warnings: tuple[str, ...]
+
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence intervals of the weights, (n,) and (n,): see `weight_interval`; the errors come from n_chains
+        independent values. UsageError where there are no weights."""
+        if self.weights is None or self.standard_errors is None:
+            raise UsageError("there are no sampled weights to give an interval of: the chains did not mix")
+        return weight_interval(self.weights, self.standard_errors, confidence, self.chains.n_chains - 1)
 
 
 def sample_weights(

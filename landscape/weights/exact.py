@@ -1,0 +1,204 @@
+"""Basin weights by importance sampling from the harmonic wells, tempered where they fit badly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy
+from landscape.errors import UsageError
+from landscape.weights.harmonic import positive_beta
+from landscape.weights.intervals import weight_interval
+from landscape.weights.plan import MAX_SHAPE, ExactWeights, make_plan
+from landscape.weights.tails import effective_draws, pareto_shape
+from landscape.weights.tempering import WeightedDraws, weighted_draws
+from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities
+from landscape.weights.wells import Wells
+
+Assign = Callable[[torch.Tensor], Any]
+Progress = Callable[[str], None]
+
+# In which the budget is spent: these shares of the draws, and of the labels, which are dearer, a quarter each.
+ROUNDS = (1 / 15, 2 / 15, 4 / 15, 8 / 15)
+MIN_ROUND = 256
+MAX_SHARE = 0.05  # of the total weight on one draw
+MIN_EFFECTIVE = 200  # effective draws below which there is no result
+MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
+MAX_LOST = 0.05  # share of the mass in no known basin above which the weights mean nothing
+FAR = "far from harmonic"
+
+
+@dataclass(frozen=True)
+class ExactResult:
+    """Weights of n states from independent weighted draws.
+
+    weights, standard_errors (n,) : they sum to 1 - unassigned; nan for a state whose own mass stayed unknown (below
+    the target error). log_z, log_z_se (n,) : log of the integral of exp(-beta E) over each basin, and its standard
+    error. All four are None where the draws could not be trusted; `reason` then says why.
+    unassigned, unassigned_se : share of the mass whose gradient flow reaches none of the known minima.
+    converged : healthy, and within the target errors. reason : what is wrong where it is not, else "".
+    effective : (sum w)^2 / sum w^2. largest_share : of one draw in the total weight. pareto_shape : of the tail of the
+    weights, the largest over all draws and over those of each state that matters. n_draws, n_labelled, evaluations :
+    spent. levels : of the tempered path, 1 for plain importance sampling.
+    """
+
+    weights: np.ndarray | None
+    standard_errors: np.ndarray | None
+    log_z: np.ndarray | None
+    log_z_se: np.ndarray | None
+    unassigned: float
+    unassigned_se: float
+    converged: bool
+    reason: str
+    effective: float
+    largest_share: float
+    pareto_shape: float
+    n_draws: int
+    n_labelled: int
+    evaluations: int
+    levels: int
+
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence intervals of the weights, (n,) and (n,): see `weight_interval`. UsageError where there are no
+        weights."""
+        if self.weights is None or self.standard_errors is None:
+            raise UsageError(f"there are no exact weights to give an interval of: {self.reason}")
+        return weight_interval(self.weights, self.standard_errors, confidence)
+
+
+def exact_weights(
+    energy: Energy,
+    minima: np.ndarray,
+    hessians: np.ndarray,
+    beta: float,
+    assign: Assign,
+    options: ExactWeights,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> ExactResult:
+    """Basin weights of `minima` (n, d), hessians (n, d, d) there, by self-normalised importance sampling.
+
+    Independent draws x from the mixture q of all harmonic wells (Student's t, and a broad component over all of them)
+    carry the weights w = exp(-beta E(x)) / q(x). Where fewer than a tenth of them are effective or their tail is
+    heavy - in many dimensions, in anharmonic wells - the draws are walked from q to exp(-beta E) first (`tempering`).
+    Mass of basin i: Z_i = E[w 1(x in basin i)]; weight: Z_i / sum_j Z_j; standard errors by the delta method over the
+    draws, which are independent of each other.
+
+    assign : positions (m, d), a float64 tensor -> (m,) integers, the number of the minimum that the gradient flow
+    reaches or -1. Flows are dear, so a draw with guess g (the lowest harmonic well) is labelled with a probability p
+    only, and enters as w [1(g = i) + (labelled / p) (1(label = i) - 1(g = i))], which is unbiased whatever the guess is
+    worth. p is large where the draw matters to its state and a second well is almost as low.
+
+    There are no numbers where the draws cannot be trusted (`ExactResult.reason`): too few effective ones, most of the
+    weight on one, a tail without a mean, or mass in no known basin. UsageError for inputs that do not fit.
+    """
+    wells = Wells.at(energy, minima, hessians, positive_beta(beta))
+    estimate = _Estimate(energy, wells, assign, options, generator)
+    while not estimate.finished:
+        result = estimate.extend()
+        if progress is not None:
+            progress(f"weights: {result.n_draws:,} weighted draws, {result.effective:,.0f} effective")
+    return result
+
+
+class _Estimate:
+    """Weighted draws so far: `extend` adds a round of them and sums up."""
+
+    def __init__(
+        self, energy: Energy, wells: Wells, assign: Assign, options: ExactWeights, generator: torch.Generator
+    ) -> None:
+        self.energy, self.wells, self.assign, self.options, self.generator = energy, wells, assign, options, generator
+        self.plan = make_plan(energy, wells, options, generator)
+        self.evaluations, self.n_labelled = self.plan.evaluations, 0
+        self.finished = False
+        affordable = (options.evaluations - self.evaluations) // self.plan.path.cost
+        self.budget = min(options.draws, affordable)
+        self.rounds = 0
+        self.draws = LabelledDraws(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+
+    def extend(self) -> ExactResult:
+        plan, n = self.plan, max(int(ROUNDS[self.rounds] * self.budget), MIN_ROUND)
+        drawn = weighted_draws(self.energy, self.wells.beta, plan.mixture, plan.path, n, self.generator)
+        self.evaluations += n * plan.path.cost
+        self.rounds += 1
+        log_w = drawn.log_weights.numpy()
+        # Flows are dear: none where the weights alone say that there will be no result.
+        hopeless = effective_draws(log_w) < ROUNDS[0] * MIN_EFFECTIVE or pareto_shape(log_w) > MAX_SHAPE
+        self.draws = self.draws.joined(self._labelled(drawn, 0 if hopeless else self.options.labels // len(ROUNDS)))
+        result = self._summary()
+        self.finished = self.finished or hopeless
+        return result
+
+    def _labelled(self, drawn: WeightedDraws, n_labels: int) -> LabelledDraws:
+        log_w, wells = drawn.log_weights.numpy(), self.wells
+        # Reduced energies of the wells as they were fitted: each component without its share, at its harmonic weight.
+        components = self.plan.mixture.log_components(drawn.x) - self.plan.mixture.log_weights
+        energies = -(components[:, :-1] + wells.weights.log())
+        guess = energies.argmin(1).numpy()
+        label, correction = guess.copy(), np.zeros(len(log_w))
+        if n_labels == 0:
+            return LabelledDraws(log_w, guess, label, correction)
+        p = label_probabilities(log_w, energies, n_labels)
+        chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
+        answer = np.asarray(self.assign(drawn.x[torch.as_tensor(chosen)]))
+        n = len(wells.x)
+        if answer.shape != (chosen.sum(),) or ((answer < -1) | (answer >= n)).any():
+            raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
+        self.n_labelled += len(answer)
+        label[chosen], correction[chosen] = answer, 1 / p[chosen]
+        return LabelledDraws(log_w, guess, label, correction)
+
+    def _summary(self) -> ExactResult:
+        n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights
+        effective = effective_draws(log_w)
+        largest = float(np.exp(log_w.max() - np.logaddexp.reduce(log_w))) if effective else 1.0
+        masses = self.draws.masses(n) if effective else Masses(*np.full((4, n + 1), np.nan))
+        share, error = masses.share[:n], masses.share_se[:n]
+        matters = ~(share + 3 * error < options.target_se)
+        shapes = np.array([pareto_shape(log_w[self.draws.guess == i]) for i in range(n)])
+        shape = float(np.nanmax([pareto_shape(log_w), *shapes[matters]], initial=-np.inf))
+        known = ~(shapes > MAX_SHAPE) & (masses.log_z_se[:n] <= MAX_RELATIVE)
+        lost = masses.share[n] > MAX_LOST + 3 * masses.share_se[n]
+        reason = self._distrust(effective, largest, shape, lost, np.flatnonzero(matters & ~known))
+        trusted = not reason
+        precise = trusted and bool(error[known].max(initial=0) <= options.target_se)
+        if trusted and not precise:
+            reason = (
+                f"the largest standard error {error[known].max():.2g} stayed above the target {options.target_se:g}: "
+                "allow more draws, evaluations and labels"
+            )
+        self.finished = self.rounds == len(ROUNDS) or (
+            precise and bool((masses.log_z_se[:n] <= options.relative_se).all())
+        )  # fmt: skip
+
+        def kept(values: np.ndarray) -> np.ndarray | None:
+            return np.where(known, values[:n], np.nan) if trusted else None
+
+        return ExactResult(
+            weights=kept(share), standard_errors=kept(error), log_z=kept(masses.log_z), log_z_se=kept(masses.log_z_se),
+            unassigned=float(masses.share[n]), unassigned_se=float(masses.share_se[n]), converged=precise,
+            reason=reason, effective=effective, largest_share=largest, pareto_shape=shape, n_draws=len(log_w),
+            n_labelled=self.n_labelled, evaluations=self.evaluations, levels=len(self.plan.path.levels),
+        )  # fmt: skip
+
+    def _distrust(self, effective: float, largest: float, shape: float, lost: bool, unknown: np.ndarray) -> str:
+        """Why there are no numbers, "" where there are."""
+        if effective < MIN_EFFECTIVE:
+            return (
+                f"{len(self.draws):,} draws are worth {effective:.0f}, fewer than {MIN_EFFECTIVE}: the wells are {FAR}"
+            )
+        if largest > MAX_SHARE:
+            return f"one of {len(self.draws):,} draws carries {largest:.0%} of the weight: the wells are {FAR}"
+        if shape > MAX_SHAPE:
+            return f"the weights have a tail without a mean (Pareto shape {shape:.2f} > {MAX_SHAPE:g}): the wells are {FAR}"
+        if lost:
+            share = 1 - self.draws.masses(len(self.wells.x)).share[:-1].sum()
+            return f"{share:.1%} of the mass flows to no known minimum: the search has missed some, or there is no Z"
+        if len(unknown):
+            return f"the mass of state {unknown[0]} is too uncertain, {len(unknown)} in all: allow more draws"
+        return ""
