@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Scene:
     """An analysis and how to look at it.
 
-    energy : None where it is gone; pictures that need its values are then not to be had. plane_choice : "pca", three
-    numbers of states, or None: chosen. limit : highest energy shown, in kT above the lowest minimum; None: chosen.
+    energy : None where it is gone; pictures that need its values are then not to be had. plane_choice : as
+    `choose_plane` takes it. limit : highest energy shown, in kT above the lowest minimum; None: chosen.
     """
 
     analysis: Analysis
     energy: Energy | None = None
-    plane_choice: str | tuple[int, int, int] | None = None
+    plane_choice: str | None = None
     limit: float | None = None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, ListedColormap, to_rgb
+from matplotlib.colors import Colormap, LightSource, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from landscape.errors import UsageError
@@ -25,6 +25,7 @@ UNREACHABLE = "#cfcfcf"  # energies above the limit
 UNASSIGNED = "#ffffff"  # points in the basin of no known state
 SMALL, TEXT, TITLE = 7.5, 9.0, 10.5  # font sizes in points
 SIZE = (6.4, 4.8)  # inches
+LIGHT = LightSource(azdeg=300, altdeg=62)  # on surfaces in 3-D
 
 # Shades in which the colours come again, when there are more states than colours: how far towards black or white.
 _SHADES = ((None, 0.0), ("#000000", 0.4), ("#ffffff", 0.5))
@@ -112,13 +113,16 @@ def kt_levels(beta: float, minima: np.ndarray, saddles: np.ndarray, limit: float
     return Levels(beta, zero, step, step * math.ceil(limit / step - 1e-9))
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float] = SIZE, *, three_d: bool = False) -> Any:
+def new_axes(
+    ax: Axes | None, size: tuple[float, float] = SIZE, *, three_d: bool = False, layout: str = "constrained"
+) -> Any:
     """`ax`, or the axes of a new figure of this size (inches) that no global state knows.
 
-    three_d : 3-D axes are needed; UsageError where ax is not of that kind, or is and should not be.
+    layout : of a new figure; "compressed" where axes keep an aspect ratio. three_d : 3-D axes are needed; UsageError
+    where ax is not of that kind, or is and should not be.
     """
     if ax is None:
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=layout)
         return figure.add_subplot(projection="3d" if three_d else None)
     if (ax.name == "3d") != three_d:
         wanted = 'figure.add_subplot(projection="3d")' if three_d else "figure.add_subplot()"
