@@ -10,6 +10,7 @@ from landscape.search.mountain_pass import MountainPasses, MountainPassOptions, 
 from landscape.search.starts import Box, Gaussian, Points
 from landscape.search.stationary import Catalogue, StationaryPoints
 from landscape.search.string import Paths, StringOptions, string_method
+from landscape.search.unseen import Unseen, unseen_probability
 
 __all__ = [
     "LBFGS",
@@ -29,10 +30,12 @@ __all__ = [
     "StationaryPoints",
     "Status",
     "StringOptions",
+    "Unseen",
     "assign_basins",
     "find_minima",
     "find_saddles",
     "make_basins",
     "mountain_pass",
     "string_method",
+    "unseen_probability",
 ]

@@ -15,6 +15,7 @@ from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.starts import Box, Gaussian, Points, draw_finite
 from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints, canonical_order
+from landscape.search.unseen import LARGE, Unseen, unseen_probability
 
 Progress = Callable[[str], None]
 
@@ -55,7 +56,8 @@ class MinimaResult:
     start_status (n,) : a `Status` code for each start. start_state (n,) : the minimum each start reached, -1 for none.
     center (d,), radius : the cube center +- radius that was searched.
     converged : the cube holds every minimum in its inner half and its outer shell gave nothing new.
-    warnings : texts.
+    warnings : texts. unseen : how probable it is that a further start finds a new minimum; None for given points, which
+    are no random sample.
     """
 
     minima: StationaryPoints
@@ -66,6 +68,7 @@ class MinimaResult:
     radius: float
     converged: bool
     warnings: tuple[str, ...]
+    unseen: Unseen | None = None
 
 
 def find_minima(
@@ -114,6 +117,7 @@ class _MultiStart:
         self.converged = True
         self.status = np.zeros(0, int)
         self.number = np.zeros(0, int)  # catalogue number that each start reached, -1 for none
+        self.known_before = np.zeros(0, int)  # minima known before the main round
         self.runaway = np.inf  # lowest energy of a diverged row
         self.warnings: list[str] = []
 
@@ -176,6 +180,7 @@ class _MultiStart:
             extent = float((x - self.center).abs().max())
             # A single start has no extent, and the descent of a narrow bundle may still lead far.
             self.radius = max(extent, 1e-2 * (1 + float(self.center.abs().max()))) if extent > 0 else 1.0
+        self.known_before = self._minimum_numbers()
         self._descend(x, record=True)
         self.progress(f"minima: {len(x)} starts, {len(self._minima())} minima")
         if not len(self._minima()):
@@ -190,9 +195,10 @@ class _MultiStart:
         for row, number in enumerate(self.number):
             state[row] = rank.get(int(number), -1)
         self._warn_about_rows()
+        unseen = self._unseen()
         return MinimaResult(
             points.select(order), found.select(found.degenerate).ordered(), self.status, state,
-            self.center.cpu().numpy(), self.radius, self.converged, tuple(self.warnings),
+            self.center.cpu().numpy(), self.radius, self.converged, tuple(self.warnings), unseen,
         )  # fmt: skip
 
     # -- one batch of descents -----------------------------------------------------------------------------------
@@ -356,6 +362,19 @@ class _MultiStart:
             f"an analysis needs at least one minimum, but the search of {self.energy.source} found none: {why}; "
             "confine the energy, or give --box or --starts-from near its wells"
         )
+
+    def _unseen(self) -> Unseen | None:
+        if isinstance(self.config.starts, Points):
+            return None
+        reached = np.where(np.isin(self.number, self._minimum_numbers()), self.number, -1)
+        unseen = unseen_probability(reached, self.known_before)
+        if unseen.upper > LARGE:
+            self.warnings.append(
+                f"up to {unseen.upper:.1%} of further starts may find a minimum that no start has found yet "
+                f"({unseen.confidence:.0%} confidence; estimate {unseen.estimate:.1%} from {unseen.starts} starts): "
+                "search with more starts"
+            )
+        return unseen
 
     def _warn_about_rows(self) -> None:
         counts = {status: int((self.status == status).sum()) for status in Status}

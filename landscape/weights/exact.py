@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -195,7 +194,7 @@ class _Estimate:
         if largest > MAX_SHARE:
             return f"one of {len(self.draws):,} draws carries {largest:.0%} of the weight: the wells are {FAR}"
         if shape > MAX_SHAPE:
-            return f"the weights have a tail without a mean (Pareto shape {shape:.2f} > {MAX_SHAPE:g}): the wells are {FAR}"
+            return f"the weights have a tail without a mean (Pareto shape {shape:.2f}): the wells are {FAR}"
         if lost:
             share = 1 - self.draws.masses(len(self.wells.x)).share[:-1].sum()
             return f"{share:.1%} of the mass flows to no known minimum: the search has missed some, or there is no Z"

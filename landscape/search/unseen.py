@@ -1,0 +1,59 @@
+"""How probable is it that one more start of a multi-start search finds a minimum that is not known yet?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from landscape.errors import UsageError
+
+LARGE = 0.05  # an upper bound above this is worth a warning
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Probability that a further start, drawn as the others were, reaches a minimum that none of them reached.
+
+    estimate : Good and Turing's. upper : an upper confidence bound at level `confidence`. starts : that were counted.
+    """
+
+    estimate: float
+    upper: float
+    confidence: float
+    starts: int
+
+
+def unseen_probability(reached: np.ndarray, known: np.ndarray | None = None, confidence: float = 0.95) -> Unseen:
+    """Estimate and bound from the minimum that each of n independent starts reached.
+
+    reached (n,) : any integers that name minima, -1 for a start that reached none. known : names of minima that were
+    known before these starts, and so are not new. A start without a minimum is no news, and counts among the n.
+
+    Estimate (Good, Biometrika 40 (1953) 237): f / n, with f the minima that are not in `known` and were reached by
+    exactly one start. By leaving out one start at a time its mean is the probability that the last of n starts is
+    news to the others (Robbins, Ann. Math. Statist. 39 (1968) 256).
+
+    Upper bound: the second, fourth, ... starts test what the first, third, ... left unseen. Given those, the number c
+    of the m tests that are new is binomial, so Clopper and Pearson's bound, the (confidence) quantile of
+    Beta(c + 1, m - c), holds for the probability left unseen by half of the starts, and more starts leave less. It
+    assumes nothing about the number of minima or the size of their basins. (The bound of McAllester and Schapire, COLT
+    2000, f / n + 4.6 sqrt(log(3 / (1 - confidence)) / n), holds too; at 1,000 starts it is .29 at least.)
+    Where starts come from several sources in fixed shares, the test counts are a sum of binomials, whose tail is
+    thinner than the binomial's (Hoeffding, Ann. Math. Statist. 27 (1956) 713): the bound holds still.
+    """
+    if not 0 < confidence < 1:
+        raise UsageError(f"a confidence lies between 0 and 1, not {confidence!r}")
+    names = np.asarray(reached)
+    n = len(names)
+    if n == 0:
+        return Unseen(1.0, 1.0, confidence, 0)
+    old = np.append(np.zeros(0, int) if known is None else np.asarray(known), -1)
+    found, counts = np.unique(names, return_counts=True)
+    once = int(((counts == 1) & ~np.isin(found, old)).sum())
+    tests = names[1::2]
+    m = len(tests)
+    new = int((~np.isin(tests, names[::2]) & ~np.isin(tests, old)).sum())
+    upper = 1.0 if new == m else float(stats.beta.ppf(confidence, new + 1, m - new))
+    return Unseen(once / n, max(upper, once / n), confidence, n)
