@@ -36,6 +36,8 @@ def header_text(energy: Document, dynamics: Document, search: str = "") -> str:
     values["gamma"] = _coefficients(dynamics["gamma"])
     if dynamics["mass"] is not None:
         values["mass"] = _coefficients(dynamics["mass"])
+    if dynamics.get("rotation"):
+        values["rotation"] = "J not zero, no detailed balance"
     origins = dynamics.get("origins", {})
     parts = []
     for name, value in values.items():

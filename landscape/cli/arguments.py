@@ -162,6 +162,10 @@ def _add_dynamics(parser: argparse.ArgumentParser, default: str) -> None:
     group.add_argument("--gamma", type=_numbers, metavar="G", help="friction: a number, or a comma list")
     group.add_argument("--mass", type=_numbers, metavar="M", help="a number, or a comma list; underdamped only")
     group.add_argument("--dynamics", choices=("overdamped", "underdamped"))
+    group.add_argument(
+        "--rotation", metavar="J.npy",
+        help="antisymmetric matrix (d, d): drift -(1/gamma + J) grad E, no detailed balance; overdamped only",
+    )  # fmt: skip
 
 
 def _add_threads(parser: argparse._ActionsContainer) -> None:

@@ -72,6 +72,7 @@ def rates(arguments: argparse.Namespace) -> int:
     saved = Analysis.load(arguments.folder)
     old = saved.dynamics
     known = {"dynamics": old.kind, "beta": old.beta, "gamma": old.gamma, "mass": getattr(old, "mass", None)}
+    known["rotation"] = old.rotation_matrix(saved.dim)
     dynamics, origins = from_metadata(known, saved.dim, **_parameters(arguments))
     origins = {name: "saved analysis" if origin == "file" else origin for name, origin in origins.items()}
     document = saved.with_dynamics(dynamics, origins).to_document()
@@ -143,8 +144,12 @@ def _ending(document: Mapping[str, Any], note: bool = False) -> int:
 
 
 def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    from landscape.cli.labelling import load_array
+
+    rotation = None if arguments.rotation is None else load_array(Path(arguments.rotation), "the entries of a rotation")
     return {
         "kind": arguments.dynamics, "beta": arguments.beta, "gamma": arguments.gamma, "mass": arguments.mass,
+        "rotation": rotation,
     }  # fmt: skip
 
 

@@ -45,6 +45,8 @@ def checked(metadata: Mapping[str, Any], dim: int, where: str) -> dict[str, Any]
     for key in ("gamma", "mass"):
         if result.get(key) is not None:
             result[key] = _coefficients(result[key], key, dim, where)
+    if result.get("rotation") is not None:
+        result["rotation"] = _rotation(result["rotation"], dim, where)
     for key in TEXTS:
         if result.get(key) is not None and not isinstance(result[key], str):
             raise EnergyError(f"{where}: {key} is a text, not {result[key]!r}")
@@ -82,6 +84,23 @@ def _positive(value: Any, key: str, where: str) -> float:
     if not number or not math.isfinite(value) or value <= 0:
         raise EnergyError(f"{where}: {key} is a finite number above 0, not {value!r}")
     return float(value)
+
+
+def _rotation(value: Any, dim: int, where: str) -> list[list[float]]:
+    """A (d, d) matrix of finite numbers, antisymmetric within 1e-8 of its largest entry."""
+    rule = f"{where}: rotation is an antisymmetric matrix, {dim} lists of {dim} finite numbers"
+    rows = [list(row) for row in value] if isinstance(value, list | tuple) and all(
+        isinstance(row, list | tuple) for row in value
+    ) else []  # fmt: skip
+    if len(rows) != dim or any(len(row) != dim for row in rows):
+        raise EnergyError(f"{rule}, not {value!r}")
+    entries = [item for row in rows for item in row]
+    if not all(isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in entries):
+        raise EnergyError(f"{rule}, not {value!r}")
+    excess = max(abs(rows[i][k] + rows[k][i]) for i in range(dim) for k in range(dim))
+    if excess > 1e-8 * max(map(abs, entries)):
+        raise EnergyError(f"{rule}, but |J + J^T| is up to {excess:.3g}")
+    return [[float(item) for item in row] for row in rows]
 
 
 def _coefficients(value: Any, key: str, dim: int, where: str) -> list[float]:

@@ -4,7 +4,16 @@ From cell a to its neighbour b at distance h along coordinate k, with D_k = 1 / 
 
     Q_ab = D_k / h^2 * B(beta (E_b - E_a)),   B(u) = u / (exp(u) - 1).
 
-Detailed balance with pi_a ~ exp(-beta E_a) is exact; eigenvalues, committors and rates have errors of order h^2. The
+Detailed balance with pi_a ~ exp(-beta E_a) is exact; eigenvalues, committors and rates have errors of order h^2.
+
+A rotation J adds the divergence-free current -pi J grad E = (1/beta) J grad pi. Around every corner c that four cells
+share in the plane of coordinates k, l it is a circulation of strength
+
+    psi_c = J_kl pi_c / (beta h_k h_l),   pi_c the geometric mean of the four cells,
+
+and Phi_ab, the sum of the circulations beside the face of a and b, adds Phi_ab / 2 pi_a to Q_ab and -Phi_ab / 2 pi_b to
+Q_ba. As what flows into a cell flows out of it, pi stays exactly stationary and rows still sum to 0. Where |Phi_ab| / 2
+exceeds the conductance pi_a Q_ab (steep walls on coarse grids), that is raised to it, so that no rate is negative. The
 boundary reflects. Cells far above every pass that matters are dropped, so a box need not fit tightly.
 """
 
@@ -13,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -38,7 +47,8 @@ class GridGenerator:
     box (d, 2), shape (d,), spacing (d,) : the grid. points (m, d) : centres of the cells kept.
     log_weight (m,) : log pi, normalised over the cells. bound : cells with beta (E - E_min) above it were dropped.
     edges (e, 2), axis (e,) : neighbouring cells a < b, and the coordinate along which they lie.
-    step (e,) : beta (E_b - E_a). diffusion (d,) : D_k = 1 / (beta gamma_k).
+    step (e,) : beta (E_b - E_a). diffusion (d,) : D_k = 1 / (beta gamma_k). circulation (e,) : Phi_ab over
+    (pi_a pi_b)^(1/2), 1/time; None for reversible dynamics.
     """
 
     box: np.ndarray
@@ -50,6 +60,11 @@ class GridGenerator:
     axis: np.ndarray
     step: np.ndarray
     diffusion: np.ndarray
+    circulation: np.ndarray | None = None
+
+    @property
+    def reversible(self) -> bool:
+        return self.circulation is None
 
     @property
     def spacing(self) -> np.ndarray:
@@ -65,31 +80,54 @@ class GridGenerator:
         """D_k / h_k^2 of each edge, (e,)."""
         return np.asarray((self.diffusion / self.spacing**2)[self.axis])
 
+    @property
+    def stirring(self) -> np.ndarray:
+        """Circulation of each edge, (e,); 0 for reversible dynamics."""
+        return np.zeros(len(self.edges)) if self.circulation is None else self.circulation
+
+    @property
+    def excess(self) -> np.ndarray:
+        """What the symmetric coupling of each edge, over (pi_a pi_b)^(1/2), is raised by for a circulation that is
+        stronger, (e,)."""
+        return np.maximum(0.5 * np.abs(self.stirring) - self.hop * symmetric_bernoulli(self.step), 0)
+
     def matrix(self) -> sparse.csr_array:
         """Q (m, m), 1/time, rows sum to 0."""
-        forward, backward = self.hop * bernoulli(self.step), self.hop * bernoulli(-self.step)
+        ratio = np.exp(-0.5 * np.clip(self.step, -700, 700))  # (pi_b / pi_a)^(1/2)
+        forward = self.hop * bernoulli(self.step) + (self.excess + 0.5 * self.stirring) * ratio
+        backward = self.hop * bernoulli(-self.step) + (self.excess - 0.5 * self.stirring) / ratio
         a, b = self.edges.T
         m = len(self.points)
         leave = np.bincount(a, forward, m) + np.bincount(b, backward, m)
-        cells = np.arange(m)
-        data, rows, columns = (forward, backward, -leave), (a, b, cells), (b, a, cells)
-        entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
-        return sparse.csr_array(entries, shape=(m, m))
+        return _assembled(self.edges, forward, backward, -leave)
 
     def symmetrised(self) -> sparse.csr_array:
-        """-pi^(1/2) Q pi^(-1/2) (m, m): symmetric, positive semidefinite, null vector pi^(1/2)."""
-        couple = -self.hop * symmetric_bernoulli(self.step)
-        a, b = self.edges.T
-        m = len(self.points)
-        leave = np.bincount(a, self.hop * bernoulli(self.step), m) + np.bincount(b, self.hop * bernoulli(-self.step), m)
-        cells = np.arange(m)
-        data, rows, columns = (couple, couple, leave), (a, b, cells), (b, a, cells)
-        entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
-        return sparse.csr_array(entries, shape=(m, m))
+        """-pi^(1/2) Q pi^(-1/2) (m, m): symmetric if reversible, its symmetric part positive semidefinite; pi^(1/2) is
+        its null vector from both sides."""
+        couple = -self.hop * symmetric_bernoulli(self.step) - self.excess
+        return _assembled(self.edges, couple - 0.5 * self.stirring, couple + 0.5 * self.stirring, self.leaving())
+
+    def leaving(self, edges: np.ndarray | None = None) -> np.ndarray:
+        """Rate out of every cell over all edges, or over those of a mask (e,), without circulation: (m,)."""
+        kept = slice(None) if edges is None else edges
+        a, b = self.edges[kept].T
+        m, step, hop, excess = len(self.points), self.step[kept], self.hop[kept], self.excess[kept]
+        ratio = np.exp(-0.5 * np.clip(step, -700, 700))
+        up = np.bincount(a, hop * bernoulli(step) + excess * ratio, m)
+        return np.asarray(up + np.bincount(b, hop * bernoulli(-step) + excess / ratio, m))
 
     def conductance(self) -> np.ndarray:
-        """pi_a Q_ab of each edge, (e,)."""
-        return np.exp(self.log_weight[self.edges[:, 0]]) * self.hop * bernoulli(self.step)
+        """The symmetric part of pi_a Q_ab of each edge, (e,)."""
+        log_a, log_b = self.log_weight[self.edges].T
+        return np.exp(log_a) * self.hop * bernoulli(self.step) + np.exp(0.5 * (log_a + log_b)) * self.excess
+
+    def current(self) -> np.ndarray:
+        """Phi_ab of each edge, (e,): net probability current from a to b in the stationary state, 1/time."""
+        return np.exp(0.5 * self.log_weight[self.edges].sum(axis=1)) * self.stirring
+
+    def time_reversed(self) -> GridGenerator:
+        """The generator of the stationary process run backwards in time: the circulation turns the other way."""
+        return self if self.circulation is None else replace(self, circulation=-self.circulation)
 
     def cell_of(self, points: np.ndarray) -> np.ndarray:
         """The kept cell whose centre is nearest to each point (n, d), among the cells around it: (n,)."""
@@ -150,7 +188,7 @@ def grid_generator(
     numbers; by default 2,000 in one dimension, 240 in two, 56 in three. bound : drop cells with beta (E - E_min)
     above it; by default 20 above the lowest level at which all cores (or, without cores, all grid minima) are
     connected. Of what is left, the piece that holds the lowest cell is kept. UsageError for a box or a number of cells
-    that makes no sense; UnsupportedError for d > 3, underdamped or non-reversible dynamics.
+    that makes no sense; UnsupportedError for d > 3 or underdamped dynamics.
     """
     d = energy.dim
     _supported(dynamics, d)
@@ -186,10 +224,13 @@ def grid_generator(
         axes.append(np.full(both.sum(), k))
     edges = np.concatenate(pairs)
     step = energies[edges[:, 1]] - energies[edges[:, 0]]
-    diffusion = 1 / (dynamics.beta * dynamics.gamma_vector(d))
+    diffusion, rotation = 1 / (dynamics.beta * dynamics.gamma_vector(d)), dynamics.rotation_matrix(d)
+    spacing = (limits[:, 1] - limits[:, 0]) / np.array(shape)
+    current = None if rotation is None else _circulation(table, log_weight, rotation / dynamics.beta, spacing)
     return GridGenerator(
-        limits, shape, points[keep.ravel()], log_weight, float(bound), edges, np.concatenate(axes), step, diffusion
-    )
+        limits, shape, points[keep.ravel()], log_weight, float(bound), edges, np.concatenate(axes), step, diffusion,
+        current,
+    )  # fmt: skip
 
 
 def find_box(energy: Energy, beta: float, cores: Cores, bound: float | None = None) -> tuple[np.ndarray, float]:
@@ -228,10 +269,44 @@ def find_box(energy: Energy, beta: float, cores: Cores, bound: float | None = No
 def _supported(dynamics: Dynamics, d: int) -> None:
     if not isinstance(dynamics, Overdamped):
         raise UnsupportedError("the grid generator is for overdamped dynamics; see klein_kramers or simulated passages")
-    if getattr(dynamics, "rotation", None) is not None:
-        raise UnsupportedError("the grid generator is for reversible dynamics; leave the rotation out or simulate")
     if d > 3:
         raise UnsupportedError(f"a grid is possible up to 3 dimensions, not {d}; use simulated passages")
+
+
+def _assembled(edges: np.ndarray, forward: np.ndarray, backward: np.ndarray, diagonal: np.ndarray) -> sparse.csr_array:
+    (a, b), m = edges.T, len(diagonal)
+    cells = np.arange(m)
+    data, rows, columns = (forward, backward, diagonal), (a, b, cells), (b, a, cells)
+    entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_array(entries, shape=(m, m))
+
+
+def _circulation(table: np.ndarray, log_weight: np.ndarray, strength: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Phi_ab / (pi_a pi_b)^(1/2) of every edge, in the order of `grid_generator`: coordinate by coordinate.
+
+    table : the number of each cell, -1 where dropped; a corner with a dropped cell has no circulation. strength (d, d) :
+    J / beta. The current is -(1/beta) times the divergence of J pi, and the flux through a face of coordinate k changes
+    along l by what the circulations at its two corners differ.
+    """
+    d = table.ndim
+    padded = np.append(log_weight, np.nan)  # entry -1
+    parts = []
+    for k in range(d):
+        low = table[(slice(None),) * k + (slice(None, -1),)]
+        high = table[(slice(None),) * k + (slice(1, None),)]
+        face = 0.5 * (padded[low] + padded[high])
+        total = np.zeros(face.shape)
+        for other in range(d):
+            if other == k or strength[k, other] == 0:
+                continue
+            near = np.moveaxis(face, other, 0)
+            # log of pi at the corner over that of the face, on its far and on its near side
+            far = np.concatenate([0.5 * np.diff(near, axis=0), np.full_like(near[:1], np.nan)])
+            back = np.concatenate([np.full_like(near[:1], np.nan), -0.5 * np.diff(near, axis=0)])
+            corners = np.nan_to_num(np.exp(far), nan=0.0) - np.nan_to_num(np.exp(back), nan=0.0)
+            total += np.moveaxis(corners, 0, other) * strength[k, other] / (spacing[k] * spacing[other])
+        parts.append(total[(low >= 0) & (high >= 0)])
+    return np.concatenate(parts)
 
 
 def _centers(limits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

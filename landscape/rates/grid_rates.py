@@ -1,4 +1,13 @@
-"""Spectrum, committors, passage times and core-to-core rates of a grid generator, extrapolated over grids."""
+"""Spectrum, committors, passage times and core-to-core rates of a grid generator, extrapolated over grids.
+
+Without detailed balance q_i, the probability to reach core i before all others, has a counterpart backwards in time:
+q~_i, the probability that core i was the last one visited, which is the committor of the time-reversed process. Then
+
+    k_ij = int q~_i L q_j dpi / int q~_i dpi = [ -int grad q~_i . D grad q_j dpi - int q~_i (J grad E) . grad q_j dpi ]
+           / int q~_i dpi,
+
+transitions over time with last core i, as in `landscape.rates.cores`; with J = 0, q~ = q.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg, sparse
-from scipy.sparse.linalg import LinearOperator, cg, eigsh, splu
+from scipy.sparse.linalg import LinearOperator, bicgstab, cg, eigs, eigsh, splu
 
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy
@@ -22,6 +31,7 @@ DIRECT_CELLS = 20_000  # in three dimensions: above it, conjugate gradients inst
 CG_TOLERANCE = 1e-11
 CG_ITERATIONS = 5000
 BLOCK = 4  # cells along each side of the blocks on which the coarse half of the preconditioner acts
+SPARE = 3  # eigenvalues beyond those asked for, without detailed balance
 MIN_SHARE = 1e-3  # least part of a cell's width to a core's surface: keeps the matrix well scaled
 ACCEPTED_ERROR = 0.01
 ROUNDING = 1e-14  # of the largest rate between cells: an eigenvalue below a thousand times this is not resolved
@@ -30,6 +40,8 @@ ROUNDING = 1e-14  # of the largest rate between cells: an eigenvalue below a tho
 @dataclass(frozen=True)
 class Spectrum:
     """eigenvalues (k,) of -Q, slowest first, without the 0 of the stationary distribution; error (k,), absolute.
+
+    Complex (by their real parts) for non-reversible dynamics.
 
     coarse, fine (k,) : before extrapolation. cells : kept cells of the fine grid. converged : every error is below
     1 % of its eigenvalue, and reason says why not.
@@ -77,7 +89,8 @@ class _Dirichlet:
     """-Q with the cells of the cores taken out. label (m,): core of a cell, -1 outside; free: rows outside.
 
     Edges into a core end on its surface, at the part s of their length: rate D/h^2 B(s u) / s.
-    cut (c,) : free cell, core, and rate of each such edge.
+    cut (c,) : free cell, core, and rate of each such edge. cut_stir (c,) : its part of the circulation, Phi_ab / 2 pi_a,
+    which needs no length: it carries what the committor is on the core.
     """
 
     label: np.ndarray
@@ -86,6 +99,7 @@ class _Dirichlet:
     cut_cell: np.ndarray
     cut_core: np.ndarray
     cut_rate: np.ndarray
+    cut_stir: np.ndarray
 
 
 def eigenvalues(generator: GridGenerator, k: int = 3) -> np.ndarray:
@@ -95,10 +109,11 @@ def eigenvalues(generator: GridGenerator, k: int = 3) -> np.ndarray:
 
 def eigenfunctions(generator: GridGenerator, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """The k smallest nonzero eigenvalues of -Q on one grid, (k,), slowest first, 1/time, and its right eigenvectors
-    (m, k), orthonormal under pi; their signs are arbitrary.
+    (m, k), orthonormal under pi (without detailed balance: of norm 1); their signs, or phases, are arbitrary.
 
     Lanczos on the inverse of the symmetrised matrix, its null vector projected out, then Rayleigh-Ritz in the form
-    sum over edges of pi_a Q_ab (u_a - u_b)^2, which loses no digits to cancellation. UsageError unless k < m - 1.
+    sum over edges of pi_a Q_ab (u_a - u_b)^2, which loses no digits to cancellation. Without detailed balance Arnoldi
+    on the same inverse: complex, ordered by real part. UsageError unless k < m - 1.
     """
     m = len(generator.points)
     if not 1 <= k < m - 1:
@@ -106,7 +121,8 @@ def eigenfunctions(generator: GridGenerator, k: int = 3) -> tuple[np.ndarray, np
     matrix, null = generator.symmetrised(), np.exp(0.5 * generator.log_weight)
     null = null / np.linalg.norm(null)
     top = float(matrix.diagonal().max())
-    solve = _solver(generator, (matrix + sparse.diags_array(np.full(m, 1e-11 * top))).tocsc(), np.arange(m))
+    shift = 1e-11 * top
+    solve = _solver(generator, (matrix + sparse.diags_array(np.full(m, shift))).tocsc(), np.arange(m))
 
     def inverse(v: np.ndarray) -> np.ndarray:
         v = np.ravel(v)
@@ -115,7 +131,14 @@ def eigenfunctions(generator: GridGenerator, k: int = 3) -> tuple[np.ndarray, np
 
     operator = LinearOperator((m, m), matvec=inverse, dtype=float)
     start = np.random.default_rng(0).standard_normal(m) * null
-    vectors = eigsh(operator, k=k, which="LM", v0=start - null * (null @ start), tol=1e-9)[1]
+    start -= null * (null @ start)
+    if not generator.reversible:
+        # the largest in modulus are not quite the slowest: a few more are looked at
+        inverses, vectors = eigs(operator, k=min(k + SPARE, m - 2), which="LM", v0=start, tol=1e-10)
+        values = 1 / inverses - shift
+        order = np.lexsort((values.imag, values.real))[:k]
+        return values[order], vectors[:, order] / null[:, None]
+    vectors = eigsh(operator, k=k, which="LM", v0=start, tol=1e-9)[1]
     return _rayleigh_ritz(generator, vectors / null[:, None])
 
 
@@ -129,7 +152,10 @@ def _rayleigh_ritz(generator: GridGenerator, u: np.ndarray) -> tuple[np.ndarray,
 
 
 def committors(generator: GridGenerator, cores: Cores) -> np.ndarray:
-    """q (m, n): the probability that a trajectory from cell a reaches core i before every other core. Rows sum to 1."""
+    """q (m, n): the probability that a trajectory from cell a reaches core i before every other core. Rows sum to 1.
+
+    Of `generator.time_reversed()`: the probability that a trajectory found at a was in core i last.
+    """
     system = _dirichlet(generator, cores)
     solve = _solver(generator, system.matrix, system.free)
     root, n = np.exp(0.5 * generator.log_weight), len(cores)
@@ -138,7 +164,8 @@ def committors(generator: GridGenerator, cores: Cores) -> np.ndarray:
     q[inside, system.label[inside]] = 1
     for i in range(n):
         mine = system.cut_core == i
-        source = np.bincount(system.cut_cell[mine], system.cut_rate[mine], len(root)) * root
+        enter = system.cut_rate[mine] + system.cut_stir[mine]
+        source = np.bincount(system.cut_cell[mine], enter, len(root)) * root
         q[system.free, i] = np.clip(solve(source[system.free]) / root[system.free], 0, 1)
     return q
 
@@ -153,20 +180,25 @@ def mean_passage_times(generator: GridGenerator, target: Cores) -> np.ndarray:
 
 
 def core_rates(generator: GridGenerator, cores: Cores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """On one grid k_ij (n, n), the populations int q_i dpi (n,), and int q_i q_j dpi / int q_i dpi (n, n).
+    """On one grid k_ij (n, n), the populations int q~_i dpi (n,), and int q~_i q_j dpi / int q~_i dpi (n, n).
 
-    k_ij = -int grad q_i . D grad q_j dpi / int q_i dpi, with the committors q_i to core i before all others.
+    k_ij = -int grad q~_i . D grad q_j dpi / int q~_i dpi and the term of the rotation (see the module), with the
+    committors q_i to core i before all others, and q~_i, the same if the dynamics is reversible, backwards in time.
     """
     q, system = committors(generator, cores), _dirichlet(generator, cores)
+    last = q if generator.reversible else committors(generator.time_reversed(), cores)
     n, (a, b) = len(cores), generator.edges.T
     outer = (system.label[a] < 0) & (system.label[b] < 0)
-    slope = q[a[outer]] - q[b[outer]]
     weight = generator.conductance()[outer]
-    form = slope.T @ (weight[:, None] * slope)
-    cut = q[system.cut_cell] - np.eye(n)[system.cut_core]
-    form += cut.T @ ((np.exp(generator.log_weight[system.cut_cell]) * system.cut_rate)[:, None] * cut)
-    populations = generator.stationary @ q
-    transit = q.T @ (generator.stationary[:, None] * q) / populations[:, None]
+    form = (last[a[outer]] - last[b[outer]]).T @ (weight[:, None] * (q[a[outer]] - q[b[outer]]))
+    inside, outside = np.eye(n)[system.cut_core], system.cut_cell
+    cut_weight = np.exp(generator.log_weight[outside]) * system.cut_rate
+    form += (last[outside] - inside).T @ (cut_weight[:, None] * (q[outside] - inside))
+    if not generator.reversible:
+        half = 0.5 * generator.current()[:, None]
+        form -= last[a].T @ (half * q[b]) - last[b].T @ (half * q[a])
+    populations = generator.stationary @ last
+    transit = last.T @ (generator.stationary[:, None] * q) / populations[:, None]
     rates = np.maximum(-form, 0) / populations[:, None]
     np.fill_diagonal(rates, 0)
     np.fill_diagonal(transit, 0)
@@ -189,13 +221,17 @@ def reference_spectrum(
     """
     grids = _grids(energy, dynamics, box, cells, cores, bound)
     series = [eigenvalues(grid, k) for grid in grids]
-    value, error = extrapolate_with_error(series, _spacing_ratio(grids))
+    value, error = extrapolate_with_error([one.real for one in series], _spacing_ratio(grids))
+    if not grids[0].reversible:
+        turning = [one.imag for one in series]
+        value = value + 1j * (turning[0] + (turning[0] - turning[1]) / (_spacing_ratio(grids) ** 2 - 1))
+        error = np.hypot(error, np.abs(value.imag - turning[0]))
     floor = 1e3 * ROUNDING * float(grids[0].hop.max())
     reason = ""
-    if (value < floor).any():
+    if (value.real < floor).any():
         reason = f"eigenvalue below {floor:.1e}, lost in rounding at this spacing: take the rates between cores instead"
-    elif (error > ACCEPTED_ERROR * value).any():
-        reason = f"an eigenvalue is uncertain by {(error / value).max():.1%}: take more cells"
+    elif (error > ACCEPTED_ERROR * np.abs(value)).any():
+        reason = f"an eigenvalue is uncertain by {(error / np.abs(value)).max():.1%}: take more cells"
     return Spectrum(value, error, series[1], series[0], len(grids[0].points), not reason, reason)
 
 
@@ -299,24 +335,26 @@ def _dirichlet(generator: GridGenerator, cores: Cores) -> _Dirichlet:
     u, core = np.where(swap, -generator.step, generator.step)[crossing], label[inside]
     share = np.maximum(cores.crossing(generator.points[outside], generator.points[inside], core), MIN_SHARE)
     rate = generator.hop[crossing] * bernoulli(share * u) / share
-    outer = (label[a] < 0) & (label[b] < 0)
-    a, b, step, hop = a[outer], b[outer], generator.step[outer], generator.hop[outer]
-    leave = np.bincount(a, hop * bernoulli(step), m) + np.bincount(b, hop * bernoulli(-step), m)
-    leave += np.bincount(outside, rate, m)
+    stir = 0.5 * np.where(swap, -generator.stirring, generator.stirring)[crossing] * np.exp(-0.5 * u)
+    leave = generator.leaving((label[a] < 0) & (label[b] < 0)) + np.bincount(outside, rate, m)
     couple = generator.symmetrised()[free][:, free].tocsc()
     matrix = couple - sparse.diags_array(couple.diagonal()) + sparse.diags_array(leave[free])
-    return _Dirichlet(label, free, matrix.tocsc(), outside, core, rate)
+    return _Dirichlet(label, free, matrix.tocsc(), outside, core, rate, stir)
 
 
 def _solver(generator: GridGenerator, matrix: sparse.csc_array, cells: np.ndarray) -> Solver:
-    """x = matrix^-1 b for a symmetric positive definite matrix on some cells: LU, or in three dimensions CG."""
+    """x = matrix^-1 b for a positive definite matrix on some cells: LU, or in three dimensions conjugate gradients
+    (stabilised biconjugate ones where it is not symmetric).
+    """
     if len(generator.shape) < 3 or len(cells) <= DIRECT_CELLS:
+        if not generator.reversible:
+            return splu(matrix, permc_spec="COLAMD").solve
         return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
-    matrix = matrix.tocsr()
+    matrix, iterate = matrix.tocsr(), cg if generator.reversible else bicgstab
     preconditioner = LinearOperator(matrix.shape, matvec=_two_level(generator, matrix, cells), dtype=float)
 
     def solve(b: np.ndarray) -> np.ndarray:
-        x, info = cg(matrix, b, rtol=CG_TOLERANCE, maxiter=CG_ITERATIONS, M=preconditioner)
+        x, info = iterate(matrix, b, rtol=CG_TOLERANCE, maxiter=CG_ITERATIONS, M=preconditioner)
         if info > 0 and np.linalg.norm(matrix @ x - b) > 1e-6 * np.linalg.norm(b):
             raise UsageError(f"conjugate gradients stalled after {info} steps: lower the bound or the number of cells")
         return np.asarray(x)

@@ -2,12 +2,12 @@
 
 | name | dynamics | one step of length h | order |
 |---|---|---|---|
-| heun | overdamped | y = x - h g(x)/gamma + s R, x' = x - h (g(x) + g(y)) / 2 gamma + s R | weak 2 (additive noise) |
+| heun | overdamped | y = x - h A g(x) + s R, x' = x - h A (g(x) + g(y)) / 2 + s R | weak 2 (additive noise) |
 | baoab | underdamped | half kick, half drift, exact friction and noise, half drift, half kick | weak 2 |
-| euler | both | x' = x - h g/gamma + s R; or x' = x + h p/m, p' = p - h (g + gamma p/m) + s R | weak 1 |
+| euler | both | x' = x - h A g + s R; or x' = x + h p/m, p' = p - h (g + gamma p/m) + s R | weak 1 |
 | semi-implicit | underdamped | p' as for euler, x' = x + h p'/m | weak 1 |
 
-g = grad E, R standard normal, s = sigma h^(1/2). B. Leimkuhler and C. Matthews, Molecular Dynamics (2015), chapter 7;
+g = grad E, A = gamma^-1 + J (J the rotation, 0 if there is none), R standard normal, s = sigma h^(1/2). B. Leimkuhler and C. Matthews, Molecular Dynamics (2015), chapter 7;
 P. Kloeden and E. Platen, Numerical Solution of Stochastic Differential Equations (1992), chapter 15.
 """
 
@@ -21,7 +21,7 @@ import torch
 
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
-from landscape.errors import UnsupportedError, UsageError
+from landscape.errors import UsageError
 
 SCHEMES = {"overdamped": ("heun", "euler"), "underdamped": ("baoab", "euler", "semi-implicit")}
 
@@ -43,12 +43,12 @@ class Integrator:
             raise UsageError(f"{dynamics.kind} dynamics is integrated by {SCHEMES[dynamics.kind]}, not {scheme!r}")
         if not (math.isfinite(time_step) and time_step > 0):
             raise UsageError(f"a time step is finite and above 0, not {time_step!r}")
-        if getattr(dynamics, "rotation", None) is not None:
-            raise UnsupportedError("passages are simulated for reversible dynamics; leave the rotation out")
         self.energy, self.scheme, self.time_step = energy, scheme, float(time_step)
         d, h = energy.dim, self.time_step
         self.gamma = self._tensor(dynamics.gamma_vector(d))
         self.noise = self._tensor(dynamics.noise_scale(d) * math.sqrt(h))
+        rotation = dynamics.rotation_matrix(d)
+        self.rotation = None if rotation is None else self._tensor(rotation)
         mass = dynamics.mass_vector(d)
         self.mass = None if mass is None else self._tensor(mass)
         if mass is not None:
@@ -70,10 +70,15 @@ class Integrator:
 
     def _overdamped(self, state: Trajectories, normal: torch.Tensor) -> Trajectories:
         h, kick = self.time_step, self.noise * normal
-        x = state.x - h * state.gradient / self.gamma + kick
+        x = state.x - h * self._velocity(state.gradient) + kick
         if self.scheme == "heun":
-            x = state.x - 0.5 * h * (state.gradient + self.energy.gradient(x)) / self.gamma + kick
+            x = state.x - 0.5 * h * self._velocity(state.gradient + self.energy.gradient(x)) + kick
         return Trajectories(x, None, self.energy.gradient(x))
+
+    def _velocity(self, gradient: torch.Tensor) -> torch.Tensor:
+        """(gamma^-1 + J) g, (n, d)."""
+        straight = gradient / self.gamma
+        return straight if self.rotation is None else straight + gradient @ self.rotation.T
 
     def _underdamped(
         self, state: Trajectories, p: torch.Tensor, mass: torch.Tensor, normal: torch.Tensor
@@ -97,7 +102,8 @@ class Integrator:
 def largest_frequency(energy: Energy, dynamics: Dynamics, x: torch.Tensor) -> float:
     """The fastest rate of the linearised force over points x (n, d), by which a time step is measured.
 
-    Overdamped: largest |eigenvalue| of gamma^-1 H. Underdamped: square root of the largest of M^-1 H.
+    Overdamped: largest |eigenvalue| of gamma^-1 H, or with a rotation largest singular value of (gamma^-1 + J) H in
+    coordinates in which gamma is 1. Underdamped: square root of the largest of M^-1 H.
     """
     d = energy.dim
     scale = dynamics.gamma_vector(d) if isinstance(dynamics, Overdamped) else dynamics.mass_vector(d)
@@ -106,6 +112,10 @@ def largest_frequency(energy: Energy, dynamics: Dynamics, x: torch.Tensor) -> fl
     hessians = hessians[np.isfinite(hessians).all(axis=(1, 2))]
     if not len(hessians):
         raise UsageError("the curvature of the energy is finite at none of the starting points; check the energy")
+    rotation = dynamics.rotation_matrix(d)
+    if rotation is not None:  # gamma^1/2 (gamma^-1 + J) gamma^1/2
+        turned = np.eye(d) + rotation / root[:, None] / root
+        return float(np.linalg.norm(turned @ hessians, 2, axis=(1, 2)).max())
     top = float(np.abs(np.linalg.eigvalsh(hessians)).max())
     return top if isinstance(dynamics, Overdamped) else math.sqrt(top)
 
@@ -120,6 +130,8 @@ def relaxation_time(energy: Energy, dynamics: Dynamics, minima: np.ndarray) -> f
     values = np.maximum(values, 1e-3 * np.abs(values).max())
     hessians = np.einsum("nik,nk,njk->nij", vectors, values, vectors)
     gamma, mass = dynamics.gamma_vector(d), dynamics.mass_vector(d)
+    if isinstance(dynamics, Overdamped) and not dynamics.reversible:
+        return float(1 / np.linalg.eigvals(dynamics.mobility(d) @ hessians).real.min())
     if mass is None:
         root = 1 / np.sqrt(gamma)
         return float(1 / np.linalg.eigvalsh(hessians * root[:, None] * root).min())

@@ -51,11 +51,12 @@ def _point(points: States | Saddles, k: int) -> dict[str, Any]:
 
 
 def dynamics_record(dynamics: Dynamics, dim: int, origins: Mapping[str, str]) -> dict[str, Any]:
-    """Kind, beta, gamma and mass as plain data, one number a coordinate, and where each came from."""
-    mass = dynamics.mass_vector(dim)
+    """Kind, beta, gamma, mass and rotation as plain data, one number a coordinate, and where each came from."""
+    mass, rotation = dynamics.mass_vector(dim), dynamics.rotation_matrix(dim)
     return {
         "kind": dynamics.kind, "beta": float(dynamics.beta), "gamma": dynamics.gamma_vector(dim).tolist(),
-        "mass": None if mass is None else mass.tolist(), "origins": dict(origins),
+        "mass": None if mass is None else mass.tolist(),
+        "rotation": None if rotation is None else rotation.tolist(), "origins": dict(origins),
     }  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError("this is not a complete analysis (it has no states); analyse again")
     given = document["dynamics"]
     gamma = tuple(given["gamma"])
-    dynamics: Dynamics = Overdamped(given["beta"], gamma)
+    dynamics: Dynamics = Overdamped(given["beta"], gamma, given.get("rotation"))
     if given["kind"] == "underdamped":
         dynamics = Underdamped(given["beta"], gamma, tuple(given["mass"]))
     joins = [[-1 if end is None else end for end in row["joins"]] for row in saddles]

@@ -47,8 +47,8 @@ class FlatSaddleRates:
     """Rates over m saddles with exact integrals along soft modes.
 
     log_rates (m, 2) : from both ends, 1/time. log_ridge (m,) : log of the ridge integral over its Gaussian value, -inf
-    where that is infinite. log_top (m,) : log of the Gaussian value of Z_1 over Z_1, inf where that is infinite; 0 where
-    the dynamics is not overdamped. soft (m,) : how many soft modes, 1 or 2, were integrated (0 in one dimension).
+    where that is infinite. log_top (m,) : log of the Gaussian value of Z_1 over Z_1, inf where that is infinite; 0
+    where the dynamics is not overdamped. soft (m,) : how many soft modes, 1 or 2, were integrated (0 in one dimension).
     quartic (m,) : C of the softest, energy over length^4 of the friction-weighted coordinates; nan in one dimension.
     nan where there is no answer, and reason (m texts) says why.
     """
