@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 
+from landscape.checks import CheckOptions, Subject, run_checks
 from landscape.dynamics import Dynamics, from_metadata
 from landscape.energy import Energy, as_energy
 from landscape.errors import UnsupportedError, UsageError
@@ -169,12 +170,14 @@ def analyze(
     *,
     dim: int | None = None,
     origins: Mapping[str, str] | None = None,
+    time_step: float | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
     """States, saddles, paths, rates, weights and network of an energy.
 
     energy : an `Energy`, or any torch callable (n, d) -> (n,); dim is needed where the callable has no `dim`.
     dynamics : by default from the energy's metadata, else overdamped with beta = gamma = 1.
+    time_step : of your simulations, kept on record and held against the curvature; by default from the metadata.
     progress : called with texts.
 
     Raises EnergyError for an unusable energy or one without a minimum, UnsupportedError for one with zero modes.
@@ -201,8 +204,9 @@ def analyze(
     if config.weights is not None:
         sample = _sample(energy, found, dynamics.beta, config.weights, generator, report)
         sampled = _sampled(sample, found)
+    record = energy_record(energy)
     return Analysis(
-        energy=energy_record(energy),
+        energy=record if time_step is None else record | {"time_step": time_step},
         dynamics=dynamics,
         states=States(**_arrays(found.minima), hits=found.minima.hits),
         saddles=Saddles(**_arrays(found.saddles), joins=found.joins),
@@ -216,6 +220,31 @@ def analyze(
         origins=dict(origins or {}),
         config=_plain(dataclasses.asdict(config)),
     )  # fmt: skip
+
+
+def check(
+    analysis: Analysis,
+    energy: Energy | Callable[[torch.Tensor], torch.Tensor],
+    options: CheckOptions | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """The analysis with `checks`: every rate beside an independent one, with a verdict; see `landscape.checks`.
+
+    energy : the one that was analysed. The time step is that of the options, else the one on record for the energy, if
+    there is any.
+    """
+    options = options or CheckOptions()
+    if options.time_step is None:
+        options = dataclasses.replace(options, time_step=analysis.energy.get("time_step"))
+    saddles, paths = analysis.saddles, analysis.paths
+    subject = Subject(
+        analysis.network, analysis.rates, analysis.states.eigenvalues, saddles.x, saddles.eigenvalues,
+        saddles.hessian, paths.saddle, paths.images,
+    )  # fmt: skip
+    energy = as_energy(energy, dim=analysis.dim)
+    checks = run_checks(energy, analysis.dynamics, subject, options, progress)
+    record = {**analysis.energy, **({} if options.time_step is None else {"time_step": options.time_step})}
+    return dataclasses.replace(analysis, energy=record, checks=checks)
 
 
 def _sample(
@@ -253,7 +282,8 @@ def _arrays(points: StationaryPoints) -> dict[str, Any]:
 def energy_record(energy: Energy) -> dict[str, Any]:
     """What an analysis remembers of its energy; `path` is the absolute path of its file, if it has one."""
     file = source_file(energy.source)
-    units = {name: energy.metadata[name] for name in ("units", "time_unit") if name in energy.metadata}
+    given = ("units", "time_unit", "time_step")
+    units = {name: energy.metadata[name] for name in given if name in energy.metadata}
     return {
         "source": energy.source, "path": None if file is None else str(file.resolve()), "sha256": energy.sha256,
         "dim": energy.dim,

@@ -91,6 +91,70 @@ def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> 
     return "\n".join([title, *aligned(headers, rows, left=("note",)), *rest])
 
 
+def checks_text(document: Document) -> str:
+    """One row a checked transition: rate by formula and by reference with its interval, their ratio, and the verdict;
+    then what each undecided row needs, and the timescales. "" where nothing was checked."""
+    checks = document.get("checks")
+    if checks is None:
+        return ""
+    shown = checks["transitions"][:MAX_ROWS]
+    percent = f"{100 * checks['confidence']:g} %"
+    if not shown:
+        return "checks: no transition to check"
+    wide = len(str(max(max(row["from"], row["to"]) for row in shown)))
+    headers = ["i -> j", "formula", "reference", f"{percent} interval", "ratio", "method", "verdict"]
+    step = checks["time_step"]
+    if step is not None:
+        headers.insert(6, f"dt {step:g}")
+    rows, notes = [], []
+    for row in shown:
+        join = f"{row['from']:>{wide}} -> {row['to']:<{wide}}"
+        ratio = "-" if row["log_ratio"] is None else _ratio(row["log_ratio"])
+        numbers = [power(row["log_formula"]), power(row["log_reference"]), _interval(row), ratio, row["method"] or "-"]
+        if step is not None:
+            factor = row["time_step_factor"]
+            numbers.append("-" if factor is None else f"x {factor:.3g}")
+        doubtful = row["verdict"] == "asymptotics doubtful"
+        rows.append([join, *numbers, f"{row['verdict']}: {row['reason']}" if doubtful else row["verdict"]])
+        said = row["effort"] or ("" if doubtful else row["reason"])
+        if said:
+            notes.append((said, f"{row['from']} -> {row['to']}"))
+    lines = [f"checks ({_count(len(checks['transitions']), 'transition')}; ratio = formula / reference, "
+             f"{checks['seconds']:.0f} s of {checks['budget']:g} s)"]  # fmt: skip
+    lines += aligned(headers, rows, left=("verdict", "method"))
+    lines += _rest(len(checks["transitions"]), "transitions", "analysis.json")
+    for said in dict.fromkeys(text for text, _ in notes):
+        where = ", ".join(pair for text, pair in notes if text == said)
+        lines += textwrap.wrap(f"{where}: {said}", WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    lines += _checked_timescales(checks)
+    if checks["time_step_reason"]:
+        lines += textwrap.wrap(f"time step {step:g}: {checks['time_step_reason']}", WIDTH, subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _checked_timescales(checks: Document) -> list[str]:
+    known = [row for row in checks["timescales"] if row["log_reference"] is not None and row["log_formula"] is not None]
+    parts = [
+        f"{power(-row['log_formula'])} : {power(-row['log_reference'])} ({row['verdict']})".replace(" ", UNBROKEN)
+        for row in known
+    ]
+    if not parts:
+        return []
+    text = f"by formula : by {checks['timescale_method']}: {', '.join(parts)}"
+    return [line.replace(UNBROKEN, " ") for line in _labelled("timescales", text)]
+
+
+def _interval(row: Document) -> str:
+    low, high = row["log_interval"]
+    if high is None:
+        return "-"
+    return f"[{'0' if low is None else power(low)}, {power(high)}]"
+
+
+def _ratio(log: float) -> str:
+    return f"{math.exp(log):.3f}" if abs(log) < 6 else power(log)
+
+
 def summary_text(document: Document, seconds: float | None = None, files: str = "") -> str:
     """Timescales, what was found and whether the search converged, cost, files, and every warning."""
     diagnostics, energy = document["diagnostics"], document["energy"]
@@ -115,10 +179,11 @@ def summary_text(document: Document, seconds: float | None = None, files: str = 
 
 
 def analysis_text(document: Document, seconds: float | None = None, files: str = "", elsewhere: str = "") -> str:
-    """The tables of states and transitions and the summary. elsewhere : where rows that are not shown can be found."""
+    """States, transitions, checks and the summary. elsewhere : where rows that are not shown can be found."""
     states = states_text(document, elsewhere or "states.csv")
     transitions = transitions_text(document, elsewhere or "transitions.csv")
-    return "\n\n".join([states, transitions, summary_text(document, seconds, files)])
+    parts = [states, transitions, checks_text(document), summary_text(document, seconds, files)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def labels_text(labels: Iterable[int], energies: Sequence[float]) -> str:
@@ -195,7 +260,10 @@ def _note(saddle: Document) -> str:
         return "joins a state to itself"
     if None in saddle["log_rates"]:
         return "no rate"
-    return ", ".join(text for text in ("low barrier", "low friction") if saddle[text.replace(" ", "_")])
+    flags = {"low barrier": "low_barrier", "low friction": "low_friction", "flat saddle": "flat_saddle"}
+    flags["time step"] = "long_time_step"
+    text = ", ".join(text for text, key in flags.items() if saddle.get(key))  # absent in older documents
+    return text.replace("low barrier, low friction", "low barrier and friction")
 
 
 def _found(diagnostics: Document) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from typing import NoReturn
 
 from landscape import __version__
+from landscape.cli.report import add_report
 from landscape.errors import UsageError
 
-FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz")  # landscape.network.export has the same, behind numpy
+NETWORK_FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz", "deeptime")  # as in landscape.network.export
+FORMATS = (*NETWORK_FORMATS, "pathsample")  # that one needs more than the network
 ENERGY_HELP = (
     "model.safetensors, a published NLD checkpoint .pth, an exported .pt2 (with --trust), file.py:name, "
     "package.module:name, or potential:NAME[:key=value,...] (see `landscape potentials`)"
@@ -21,14 +24,20 @@ EXIT_CODES = (
 
 NUMBERS_AFTER = {
     "--beta": 1, "--gamma": 1, "--mass": 1, "--box": 2, "--dim": 1, "--starts": 1, "--seed": 1, "--threads": 1,
+    "--check-budget": 1, "--budget": 1, "--time-step": 1,
 }  # fmt: skip
 
 Coefficient = float | tuple[float, ...]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments as a namespace with `command`. UsageError, one line, for what cannot be understood."""
-    return _parser().parse_args(_shielded(argv))
+    """The arguments as a namespace with `command`, and `command_line` as typed in a shell.
+
+    UsageError, one line, for what cannot be understood.
+    """
+    arguments = _parser().parse_args(_shielded(argv))
+    arguments.command_line = shlex.join(["landscape", *argv])
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -116,9 +125,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_threads(rates)
     rates.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
 
+    check = command(
+        "check",
+        "every rate of a saved analysis beside an independent estimate, with a verdict",
+        "Compare the rates of a saved analysis with independent ones (a grid, the Klein-Kramers operator, simulated "
+        "passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: the exit code "
+        "is 0.",
+    )
+    check.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    check.add_argument("--budget", type=_number, metavar="S", default=60.0, help="seconds (default 60)")
+    _add_time_step(check)
+    check.add_argument("--seed", type=_whole, metavar="S", default=0, help="of all randomness (default 0)")
+    check.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
+    check.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+    check.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
+    check.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    _add_threads(check)
+
     export = command("export", "the network of states for other programs")
     export.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
-    export.add_argument("--format", choices=FORMATS, required=True, help="csv writes FILE_states and FILE_transitions")
+    export.add_argument(
+        "--format",
+        choices=FORMATS,
+        required=True,
+        help="csv writes FILE_states and FILE_transitions; pathsample min.data and ts.data in a folder FILE; "
+        "deeptime a transition matrix (npz)",
+    )
     export.add_argument("-o", "--output", metavar="FILE", required=True)
 
     assign = command("assign", "label points by the state whose basin of attraction holds them")
@@ -129,6 +161,15 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
     assign.add_argument("--quiet", action="store_true", help="no progress on standard error")
     _add_threads(assign)
+
+    add_report(
+        command(
+            "report",
+            "one HTML page with every table and picture of a saved analysis",
+            "Write one self-contained HTML page: summary, verdicts and warnings, every picture that can be drawn, "
+            "tables that sort, and every parameter with its origin. It asks no other file or address for anything.",
+        )
+    )
 
     command("potentials", "list the analytic energies")
     return parser
@@ -148,6 +189,10 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
     search.add_argument("--config", metavar="FILE.toml", help="every other setting; flags win over it")
     _add_threads(search)
+    checks = parser.add_argument_group("check")
+    checks.add_argument("--check", action="store_true", help="an independent estimate and a verdict for every rate")
+    checks.add_argument("--check-budget", type=_number, metavar="S", help="seconds for --check (default 60)")
+    _add_time_step(checks)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="DIR", help="folder to write to (default ./NAME.landscape)")
     output.add_argument("--force", action="store_true", help="replace the analysis that DIR holds")
@@ -165,6 +210,13 @@ def _add_dynamics(parser: argparse.ArgumentParser, default: str) -> None:
     group.add_argument(
         "--rotation", metavar="J.npy",
         help="antisymmetric matrix (d, d): drift -(1/gamma + J) grad E, no detailed balance; overdamped only",
+    )  # fmt: skip
+
+
+def _add_time_step(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--time-step", type=_number, metavar="DT", help="of your simulations: what it does to each rate (default: the "
+        "energy file's, if it has one)",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.cli.output import check_folder, check_writable, default_folder, interruption_told, output_folder
+from landscape.cli.provenance import provenance
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import UsageError
 
 if TYPE_CHECKING:
     from landscape.analysis import AnalysisConfig
+    from landscape.checks import CheckOptions
 
 NOT_CONVERGED = 3
 
@@ -40,7 +43,7 @@ def _analyze(arguments: argparse.Namespace, folder: Path, started: float) -> int
     from landscape.energy import load_energy
     from landscape.store import FILES, dynamics_record
 
-    config = _search_config(arguments)
+    config, options = _search_config(arguments), _check_options(arguments)
     # Standard output is for results: what the user's own code prints goes to standard error.
     with contextlib.redirect_stdout(sys.stderr):
         energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
@@ -51,15 +54,25 @@ def _analyze(arguments: argparse.Namespace, folder: Path, started: float) -> int
             given = dynamics_record(dynamics, energy.dim, origins)
             emit(tables.header_text(steps.energy_record(energy), given, _search_line(config)) + "\n", sys.stdout)
         with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
-            found = steps.analyze(energy, dynamics, config, origins=origins, progress=progress)
+            found = steps.analyze(
+                energy, dynamics, config, origins=origins, time_step=arguments.time_step, progress=progress
+            )
             progress("writing")
+            found = dataclasses.replace(found, provenance=provenance(arguments))
             found.save(folder)
-    document = found.to_document()
+        document = found.to_document()
+        if not arguments.json:
+            files = f"{folder}{os.sep}: {', '.join(FILES)}"
+            emit(tables.analysis_text(document, time.perf_counter() - started, files), sys.stdout)
+        if options is not None:  # what was found is on the disk and told by now: an interruption cannot take it away
+            with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
+                found = steps.check(found, energy, options, progress)
+                found.save_document(folder)
+            document = found.to_document()
+            if not arguments.json:
+                emit("\n" + tables.checks_text(document), sys.stdout)
     if arguments.json:
         emit(json.dumps(document, allow_nan=False), sys.stdout)
-    else:
-        files = f"{folder}{os.sep}: {', '.join(FILES)}"
-        emit(tables.analysis_text(document, time.perf_counter() - started, files), sys.stdout)
     return _ending(document, note=arguments.json and not arguments.quiet)
 
 
@@ -81,6 +94,38 @@ def rates(arguments: argparse.Namespace) -> int:
         return _ending(document, note=True)
     emit(tables.header_text(document["energy"], document["dynamics"]) + "\n", sys.stdout)
     emit(tables.analysis_text(document, elsewhere="the output of --json"), sys.stdout)
+    return _ending(document)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape import analysis as steps
+    from landscape import tables
+    from landscape.checks import CheckOptions
+    from landscape.cli.labelling import energy_of
+    from landscape.store import DOCUMENT, Analysis
+
+    given = Path(arguments.folder)
+    options = CheckOptions(budget=arguments.budget, time_step=arguments.time_step, seed=arguments.seed)
+    saved = Analysis.load(given)
+    folder = given if given.is_dir() else given.parent
+    check_writable(folder / DOCUMENT)
+    with (
+        interruption_told([folder / DOCUMENT], f"the checks were written to {folder}"),
+        Progress(arguments.quiet) as progress,
+        contextlib.redirect_stdout(sys.stderr),
+    ):
+        energy = energy_of(saved, folder, arguments.energy, arguments.trust)
+        found = steps.check(saved, energy, options, progress)
+        made = {**saved.provenance, "check": provenance(arguments)["command"]}
+        found = dataclasses.replace(found, provenance=made)
+        found.save_document(folder)
+    document = found.to_document()
+    if arguments.json:
+        emit(json.dumps(document, allow_nan=False), sys.stdout)
+        return _ending(document, note=not arguments.quiet)
+    emit(tables.header_text(document["energy"], document["dynamics"]) + "\n", sys.stdout)
+    emit(f"{tables.checks_text(document)}\nwritten: {folder / DOCUMENT}", sys.stdout)
     return _ending(document)
 
 
@@ -121,6 +166,13 @@ def assign(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    _set_threads(None)
+    from landscape.cli.report import write_report
+
+    return write_report(arguments)
+
+
 def potentials(arguments: argparse.Namespace) -> int:
     from landscape.energy.catalogue import describe
     from landscape.tables import potentials_text
@@ -130,7 +182,8 @@ def potentials(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "analyze": analyze, "rates": rates, "export": export, "assign": assign, "potentials": potentials,
+    "analyze": analyze, "rates": rates, "check": check, "export": export, "assign": assign, "report": report,
+    "potentials": potentials,
 }  # fmt: skip
 
 
@@ -151,6 +204,18 @@ def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
         "kind": arguments.dynamics, "beta": arguments.beta, "gamma": arguments.gamma, "mass": arguments.mass,
         "rotation": rotation,
     }  # fmt: skip
+
+
+def _check_options(arguments: argparse.Namespace) -> CheckOptions | None:
+    """What --check asks for, None where it is not given."""
+    from landscape.checks import CheckOptions
+
+    if not arguments.check and arguments.check_budget is not None:
+        raise UsageError("--check-budget says how long --check may take: give --check as well")
+    budget = CheckOptions.budget if arguments.check_budget is None else arguments.check_budget
+    seed = 0 if arguments.seed is None else arguments.seed
+    options = CheckOptions(budget=budget, time_step=arguments.time_step, seed=seed)
+    return options if arguments.check else None
 
 
 def _set_threads(given: int | None) -> None:

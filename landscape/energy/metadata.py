@@ -15,6 +15,7 @@ from landscape.errors import EnergyError
 FORMAT = 1
 DYNAMICS = ("overdamped", "underdamped")
 TEXTS = ("units", "time_unit")
+POSITIVE = ("beta", "time_step")
 
 
 def resolve_dim(found: Any, given: int | None, where: str) -> int:
@@ -40,8 +41,9 @@ def checked(metadata: Mapping[str, Any], dim: int, where: str) -> dict[str, Any]
     kind = result.get("dynamics")
     if kind is not None and kind not in DYNAMICS:
         raise EnergyError(f"{where}: dynamics is {' or '.join(DYNAMICS)}, not {kind!r}")
-    if result.get("beta") is not None:
-        result["beta"] = _positive(result["beta"], "beta", where)
+    for key in POSITIVE:
+        if result.get(key) is not None:
+            result[key] = _positive(result[key], key, where)
     for key in ("gamma", "mass"):
         if result.get(key) is not None:
             result[key] = _coefficients(result[key], key, dim, where)

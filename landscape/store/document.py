@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from landscape.checks import LOW_BARRIER, Checks
 from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "learned-landscape/analysis", 1
 MAX_HESSIAN_DIM = 200  # above it Hessians are not saved
-LOW_BARRIER = 5.0  # reduced barriers below this make asymptotic rates doubtful
 
 
 def _number(value: float) -> float | None:
@@ -96,6 +96,8 @@ def to_document(analysis: Analysis) -> dict[str, Any]:
             **analysis.diagnostics, "warnings": analysis.warnings, "search_warnings": analysis.diagnostics["warnings"],
             "unassigned": None if analysis.sampled is None else analysis.sampled.unassigned,
         },
+        "checks": None if analysis.checks is None else analysis.checks.to_record(),
+        "provenance": dict(analysis.provenance),
         "other_points": [dict(point) for point in analysis.other_points],
         "config": dict(analysis.config),
     }  # fmt: skip
@@ -136,6 +138,8 @@ def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
         "log_rates": _numbers(log_rates),
         "low_friction": bool(analysis.rates.low_friction[k]),
         "low_barrier": bool(analysis.network.counted[k] and reduced.min() < LOW_BARRIER),
+        "flat_saddle": bool(analysis.flat_saddles[k]),
+        "long_time_step": bool(analysis.long_time_steps[k]),
     }
 
 
@@ -186,6 +190,9 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         "other_points": tuple(document["other_points"]),
         "origins": dict(given["origins"]),
         "config": dict(document["config"]),
+        # absent in what earlier versions wrote
+        "provenance": dict(document.get("provenance", {})),
+        "checks": None if document.get("checks") is None else Checks.from_record(document["checks"]),
     }
 
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from landscape.checks import LOW_BARRIER, Checks, flat_saddles, is_long
 from landscape.dynamics import Dynamics
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
-from landscape.store.document import FORMAT, LOW_BARRIER, VERSION, fields_of, to_document
+from landscape.store.document import FORMAT, VERSION, dynamics_record, fields_of, to_document
 from landscape.store.records import Array, Saddles, Sampled, SavedPaths, States
 from landscape.weights import second_order, zeroth_order
 
@@ -38,6 +39,8 @@ class Analysis:
     energy : source, sha256, dim, dtype, evaluations. origins : where each dynamics parameter came from.
     sampled : None where there is no trustworthy sample. diagnostics : index_counts, morse_sum, converged, warnings of
     the search, and what else it had to say. other_points : stationary points of index >= 2 and degenerate ones.
+    checks : rates beside independent ones, with verdicts; None where that was not asked for.
+    provenance : command, version and date, where the command line made it.
     """
 
     energy: Mapping[str, Any]
@@ -50,6 +53,8 @@ class Analysis:
     other_points: tuple[Mapping[str, Any], ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    checks: Checks | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -71,6 +76,22 @@ class Analysis:
         """Langer's rate through every saddle from both of its ends."""
         s, t = self.states, self.saddles
         return langer_rates(self.dynamics, s.energy, s.eigenvalues, t.energy, t.eigenvalues, t.hessian, t.joins)
+
+    @cached_property
+    def flat_saddles(self) -> Array:
+        """(m,) bool: saddles whose harmonic formula is in doubt; see `landscape.checks.flags`."""
+        s, t = self.states, self.saddles
+        return flat_saddles(
+            self.dynamics.beta, s.x, s.eigenvalues, s.energy, t.x, t.eigenvalues, t.energy, t.joins
+        )  # fmt: skip
+
+    @cached_property
+    def long_time_steps(self) -> Array:
+        """(m,) bool: the energy's time step is too long for the curvature at the saddle or an end of it."""
+        return is_long(
+            self.energy.get("time_step"), self.dynamics, self.states.eigenvalues, self.saddles.eigenvalues,
+            self.saddles.joins,
+        )  # fmt: skip
 
     @cached_property
     def network(self) -> TransitionNetwork:
@@ -97,6 +118,10 @@ class Analysis:
         Sampled weights belong to the beta they were drawn at; at another one they are dropped, with a warning.
         """
         changed = replace(self, dynamics=dynamics, origins=dict(origins or {}))
+        if self.checks is not None and not self._same_dynamics(dynamics):
+            note = "the checks were made at other parameters: they are left out; `landscape check` makes new ones"
+            notes = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], note]}
+            return replace(self, checks=None, diagnostics=notes).with_dynamics(dynamics, origins)
         if self.sampled is None or dynamics.beta == self.dynamics.beta:
             return changed
         warning = (
@@ -105,6 +130,10 @@ class Analysis:
         )
         diagnostics = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], warning]}
         return replace(changed, sampled=None, diagnostics=diagnostics)
+
+    def _same_dynamics(self, other: Dynamics) -> bool:
+        mine, theirs = (dynamics_record(dynamics, self.dim, {}) for dynamics in (self.dynamics, other))
+        return mine == theirs
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document: plain Python data without NaN or infinity. Plain numbers are exp of the logs, null where
@@ -152,6 +181,14 @@ class Analysis:
         finally:
             for leftover in folder.glob(f"{STAGING}*"):  # ours, and that of a run that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
+
+    def save_document(self, folder: str | Path) -> None:
+        """Replace analysis.json alone, atomically: for what the tables do not hold. UsageError where that cannot be."""
+        text = json.dumps(self.to_document(), allow_nan=False)
+        try:
+            replace_files({Path(folder) / DOCUMENT: text.encode()})
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder} ({error.strerror}): is it yours to write to?") from error
 
     @staticmethod
     def load(folder: str | Path) -> Analysis:
@@ -202,6 +239,18 @@ def _dynamics_warnings(analysis: Analysis) -> list[str]:
         warnings.append(
             f"{slow} of {int(counted.sum())} transitions have low friction (energy diffusion): "
             "the formula overestimates their rates, by up to several times"
+        )
+    flat = int((analysis.flat_saddles & counted).sum())
+    if flat:
+        warnings.append(
+            f"{flat} of {int(counted.sum())} transitions have a flat saddle: "
+            "the harmonic prefactor can be off by any factor there"
+        )
+    long = int((analysis.long_time_steps & counted).sum())
+    if long:
+        warnings.append(
+            f"the time step {analysis.energy['time_step']:g} is long for the curvature of {long} of "
+            f"{int(counted.sum())} transitions: a simulation with it crosses at other rates; --check says how much"
         )
     warnings += [reason for reason in rates.refused if reason and "no known minimum" not in reason]
     parts = len(set(network.components.tolist()))
