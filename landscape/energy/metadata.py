@@ -91,13 +91,12 @@ def _positive(value: Any, key: str, where: str) -> float:
 def _rotation(value: Any, dim: int, where: str) -> list[list[float]]:
     """A (d, d) matrix of finite numbers, antisymmetric within 1e-8 of its largest entry."""
     rule = f"{where}: rotation is an antisymmetric matrix, {dim} lists of {dim} finite numbers"
-    rows = [list(row) for row in value] if isinstance(value, list | tuple) and all(
-        isinstance(row, list | tuple) for row in value
-    ) else []  # fmt: skip
-    if len(rows) != dim or any(len(row) != dim for row in rows):
+    rows = value if isinstance(value, list | tuple) else []
+    if len(rows) != dim or not all(isinstance(row, list | tuple) and len(row) == dim for row in rows):
         raise EnergyError(f"{rule}, not {value!r}")
     entries = [item for row in rows for item in row]
-    if not all(isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in entries):
+    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in entries)
+    if not numbers or not all(map(math.isfinite, entries)):
         raise EnergyError(f"{rule}, not {value!r}")
     excess = max(abs(rows[i][k] + rows[k][i]) for i in range(dim) for k in range(dim))
     if excess > 1e-8 * max(map(abs, entries)):

@@ -284,9 +284,9 @@ def _assembled(edges: np.ndarray, forward: np.ndarray, backward: np.ndarray, dia
 def _circulation(table: np.ndarray, log_weight: np.ndarray, strength: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Phi_ab / (pi_a pi_b)^(1/2) of every edge, in the order of `grid_generator`: coordinate by coordinate.
 
-    table : the number of each cell, -1 where dropped; a corner with a dropped cell has no circulation. strength (d, d) :
-    J / beta. The current is -(1/beta) times the divergence of J pi, and the flux through a face of coordinate k changes
-    along l by what the circulations at its two corners differ.
+    table : the number of each cell, -1 where dropped; a corner with a dropped cell has no circulation.
+    strength (d, d) : J / beta. The current through a face of coordinate k is the sum over l of J_kl / beta times the
+    difference of pi between its two corners along l.
     """
     d = table.ndim
     padded = np.append(log_weight, np.nan)  # entry -1

@@ -89,8 +89,8 @@ class _Dirichlet:
     """-Q with the cells of the cores taken out. label (m,): core of a cell, -1 outside; free: rows outside.
 
     Edges into a core end on its surface, at the part s of their length: rate D/h^2 B(s u) / s.
-    cut (c,) : free cell, core, and rate of each such edge. cut_stir (c,) : its part of the circulation, Phi_ab / 2 pi_a,
-    which needs no length: it carries what the committor is on the core.
+    cut (c,) : free cell, core, and rate of each such edge. cut_stir (c,) : its part of the circulation,
+    Phi_ab / 2 pi_a, which needs no length: it carries what the committor is on the core.
     """
 
     label: np.ndarray

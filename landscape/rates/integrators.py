@@ -7,7 +7,8 @@
 | euler | both | x' = x - h A g + s R; or x' = x + h p/m, p' = p - h (g + gamma p/m) + s R | weak 1 |
 | semi-implicit | underdamped | p' as for euler, x' = x + h p'/m | weak 1 |
 
-g = grad E, A = gamma^-1 + J (J the rotation, 0 if there is none), R standard normal, s = sigma h^(1/2). B. Leimkuhler and C. Matthews, Molecular Dynamics (2015), chapter 7;
+g = grad E, A = gamma^-1 + J (J the rotation, 0 if there is none), R standard normal, s = sigma h^(1/2).
+B. Leimkuhler and C. Matthews, Molecular Dynamics (2015), chapter 7;
 P. Kloeden and E. Platen, Numerical Solution of Stochastic Differential Equations (1992), chapter 15.
 """
 
