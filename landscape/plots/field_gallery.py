@@ -10,11 +10,11 @@ import numpy as np
 from landscape.plots.bars import METHODS, SOLVABLE, plot_timescales, plot_weights
 from landscape.plots.disconnectivity import plot_disconnectivity
 from landscape.plots.fields import FieldArtists, plot_committor, plot_eigenvector, why_no_grid
+from landscape.plots.labels import quantity
 from landscape.plots.matrices import plot_rate_matrix
 from landscape.plots.network import NetworkArtists, plot_network
 from landscape.plots.picture import Picture, Scene
 from landscape.plots.verdicts import MARKS, plot_verdicts
-from landscape.tables import power
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def _network_rates(scene: Scene, figure: Figure) -> str:
     drawn = plot_network(scene.analysis, edges="rate", ax=figure.add_subplot())
     logs = drawn.edges.log_rate[drawn.edges.direct]
     text = f"{_drawn_network(drawn)} Arrow widths grow with the rates"
-    return f"{text}, from {power(float(logs.min()))} to {power(float(logs.max()))}." if logs.size else f"{text}."
+    return f"{text}, from {quantity(float(logs.min()))} to {quantity(float(logs.max()))}." if logs.size else f"{text}."
 
 
 def _drawn_network(drawn: NetworkArtists) -> str:
@@ -62,7 +62,11 @@ def _rate_matrix(scene: Scene, figure: Figure) -> str:
     drawn = plot_rate_matrix(scene.analysis, ax=figure.add_subplot())
     values = np.ma.asarray(drawn.image.get_array()).compressed() * np.log(10)
     text = f"Rate matrix of {_count(len(drawn.shown), 'state')} in colours of its logarithm, {len(values)} rates"
-    return f"{text} from {power(float(values.min()))} to {power(float(values.max()))}." if len(values) else f"{text}."
+    return (
+        f"{text} from {quantity(float(values.min()))} to {quantity(float(values.max()))}."
+        if len(values)
+        else f"{text}."
+    )
 
 
 def _weights(scene: Scene, figure: Figure) -> str:
@@ -80,7 +84,7 @@ def _weights(scene: Scene, figure: Figure) -> str:
 
 def _timescales(scene: Scene, figure: Figure) -> str:
     drawn = plot_timescales(scene.analysis, ax=figure.add_subplot())
-    times = ", ".join(power(float(log * np.log(10))) for log in drawn.shown[:NAMED])
+    times = ", ".join(quantity(float(log * np.log(10))) for log in drawn.shown[:NAMED])
     unit = scene.analysis.energy.get("time_unit") or "units of time"
     more = " ..." if drawn.total > NAMED else ""
     return f"{_count(drawn.total, 'relaxation timescale')}, slowest first: {times}{more} {unit}."
@@ -106,7 +110,7 @@ def _eigenvectors(scene: Scene, figure: Figure) -> str:
 
 
 def _verdicts(scene: Scene, figure: Figure) -> str:
-    checks = getattr(scene.analysis, "checks", None)
+    checks = scene.analysis.checks
     assert checks is not None
     drawn = plot_verdicts(checks, ax=figure.add_subplot())
     counts = Counter(checks.verdict)
@@ -140,7 +144,7 @@ def _no_timescale(scene: Scene) -> str:
 
 
 def _no_checks(scene: Scene) -> str:
-    checks = getattr(scene.analysis, "checks", None)
+    checks = scene.analysis.checks
     if checks is None:
         return "no rate has been checked: `landscape check DIR` does it"
     return "" if len(checks.pairs) else "no transition between neighbouring states was there to check"

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+
+from landscape.tables import power
+
+
+def quantity(log: float, digits: int = 3) -> str:
+    """exp(log) for people: plain from .001 to 10,000, else with an exponent, also where float64 cannot hold it."""
+    if math.isnan(log) or math.isinf(log):
+        return "unknown" if math.isnan(log) else "infinite" if log > 0 else "0"
+    if math.log(1e-3) <= log < math.log(1e4):
+        return f"{math.exp(log):.{digits}g}"
+    return power(log)
 
 
 def settle(ax: Any) -> None:

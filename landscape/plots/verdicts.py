@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from landscape.checks.verdicts import AGREES, DOUBTFUL, NOT_CHECKED, NOT_CONVERGED, UNDECIDED
+from landscape.plots.labels import quantity
 from landscape.plots.style import INK, OKABE_ITO, SMALL, label_axes, new_axes
-from landscape.tables import power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,5 +105,5 @@ def _ticks(low: float, high: float) -> list[float]:
 def _row_label(checks: Checks, row: int) -> str:
     i, j = checks.pairs[row]
     reference = checks.log_reference[row]
-    known = f"{power(float(reference))} ({checks.method[row]})" if np.isfinite(reference) else "no reference"
-    return f"{i} → {j}   {power(float(checks.log_formula[row]))} / {known}"
+    known = f"{quantity(float(reference))} ({checks.method[row]})" if np.isfinite(reference) else "no reference"
+    return f"{i} → {j}   {quantity(float(checks.log_formula[row]))} / {known}"
