@@ -148,10 +148,13 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=FORMATS,
         required=True,
-        help="csv writes FILE_states and FILE_transitions; pathsample min.data and ts.data in a folder FILE; "
-        "deeptime a transition matrix (npz)",
+        help="csv writes FILE_states and FILE_transitions; deeptime a transition matrix for MarkovStateModel (npz); "
+        "pathsample makes a folder FILE with min.data and ts.data",
     )
     export.add_argument("-o", "--output", metavar="FILE", required=True)
+    export.add_argument(
+        "--lag-time", type=_number, metavar="T", help="of the deeptime model (default: a tenth of the slowest timescale)"
+    )
 
     assign = command("assign", "label points by the state whose basin of attraction holds them")
     assign.add_argument("folder", metavar="DIR", help="what `analyze` wrote")

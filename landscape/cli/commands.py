@@ -131,15 +131,26 @@ def check(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     from landscape.network.export import export_network, export_paths
+    from landscape.network.pathsample import export_pathsample, pathsample_paths
     from landscape.store import DOCUMENT, Analysis
 
     target = Path(arguments.output)
     if target.resolve() == (Path(arguments.folder) / DOCUMENT).resolve():
         raise UsageError(f"{target} is the analysis itself: export to another file")
-    files = export_paths(arguments.format, target)
+    to_pathsample = arguments.format == "pathsample"
+    if to_pathsample and arguments.lag_time is not None:
+        raise UsageError("a lag time belongs to the format deeptime, not to pathsample: leave it out")
+    files = pathsample_paths(target) if to_pathsample else export_paths(arguments.format, target)
     listed = ", ".join(map(str, files))
     with interruption_told(files, f"the network was written to {listed}"):
-        export_network(Analysis.load(arguments.folder).network, arguments.format, target)
+        saved = Analysis.load(arguments.folder)
+        if to_pathsample:
+            states, saddles = saved.states, saved.saddles
+            export_pathsample(
+                target, states.energy, states.eigenvalues, saddles.energy, saddles.eigenvalues, saddles.joins
+            )
+        else:
+            export_network(saved.network, arguments.format, target, arguments.lag_time)
         emit(f"written: {listed}", sys.stdout)
     return 0
 
@@ -171,6 +182,20 @@ def report(arguments: argparse.Namespace) -> int:
     from landscape.cli.report import write_report
 
     return write_report(arguments)
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape.cli.sample import run_sample
+
+    return run_sample(arguments)
+
+
+def theory(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape.cli.theory import run_theory
+
+    return run_theory(arguments)
 
 
 def potentials(arguments: argparse.Namespace) -> int:

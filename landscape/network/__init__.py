@@ -18,6 +18,8 @@ from landscape.network.disconnectivity import (
 from landscape.network.export import FORMATS, export_network, states_table, transitions_table
 from landscape.network.flux import ReactiveFlux, reactive_flux
 from landscape.network.lumping import MetastableSets, lump
+from landscape.network.markov_model import default_lag_time, to_deeptime, transition_matrix
+from landscape.network.pathsample import export_pathsample
 from landscape.network.pathways import Pathway, reaction_pathways
 from landscape.network.sensitivity import TimescaleSensitivity, timescale_sensitivity
 from landscape.network.spectrum import is_reversible, log_timescales
@@ -35,8 +37,10 @@ __all__ = [
     "committor",
     "communicating_classes",
     "components",
+    "default_lag_time",
     "disconnectivity_tree",
     "export_network",
+    "export_pathsample",
     "is_reversible",
     "log_mfpt",
     "log_mfpt_to",
@@ -49,5 +53,7 @@ __all__ = [
     "reactive_flux",
     "states_table",
     "timescale_sensitivity",
+    "to_deeptime",
+    "transition_matrix",
     "transitions_table",
 ]

@@ -1,4 +1,4 @@
-"""Networks as files that other programs open: GraphML, GEXF, node-link JSON, CSV, DOT and NPZ."""
+"""Networks as files that other programs open: GraphML, GEXF, node-link JSON, CSV, DOT, NPZ and a Markov model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import UsageError
+from landscape.network.markov_model import default_lag_time, transition_matrix
 from landscape.network.transition_network import TransitionNetwork
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ TRANSITION_COLUMNS = (
 )
 
 
-def export_network(network: TransitionNetwork, format: str, path: str | os.PathLike[str]) -> list[Path]:
+def export_network(
+    network: TransitionNetwork, format: str, path: str | os.PathLike[str], lag_time: float | None = None
+) -> list[Path]:
     """Write `network` as one of FORMATS and return the paths written.
 
     graphml, gexf, json (node-link, edges under "edges"): the graph of `TransitionNetwork.to_networkx`, attributes
@@ -51,12 +54,19 @@ def export_network(network: TransitionNetwork, format: str, path: str | os.PathL
     `read_gexf(path, node_type=int)`, `node_link_graph(json.load(file), edges="edges")`. dot: the same graph for
     Graphviz. csv: for X.csv the two files X_states.csv and X_transitions.csv (`states_table`, `transitions_table`), an
     empty field for null. npz: every array of the network and what follows from it, loads with allow_pickle=False.
+    deeptime: an npz of transition_matrix, stationary_distribution and lagtime (`lag_time`, else `default_lag_time`),
+    which `f = np.load(path)` and `MarkovStateModel(f["transition_matrix"], f["stationary_distribution"],
+    lagtime=float(f["lagtime"]))` turn into a model; `to_deeptime` makes one at once.
     Files are written under temporary names in their folder and then renamed. UsageError: unknown format, path that
     cannot be written.
     """
     paths = export_paths(format, path)
+    if lag_time is not None and format != "deeptime":
+        raise UsageError(f"a lag time belongs to the format deeptime, not to {format}: leave it out")
     if format == "csv":
         contents = [csv_bytes(states_table(network)), csv_bytes(transitions_table(network), TRANSITION_COLUMNS)]
+    elif format == "deeptime":
+        contents = [_deeptime(network, lag_time)]
     else:
         contents = [_RENDERERS[format](network)]
     replace_files(dict(zip(paths, contents, strict=True)))
@@ -270,6 +280,14 @@ def _npz(network: TransitionNetwork) -> bytes:
     return buffer.getvalue()
 
 
+def _deeptime(network: TransitionNetwork, lag_time: float | None) -> bytes:
+    lag_time = default_lag_time(network) if lag_time is None else lag_time
+    arrays = {"transition_matrix": transition_matrix(network, lag_time), "stationary_distribution": network.stationary}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, lagtime=np.array(lag_time), **arrays)
+    return buffer.getvalue()
+
+
 _RENDERERS: dict[str, Callable[[TransitionNetwork], bytes]] = {
     "graphml": _graphml,
     "gexf": _gexf,
@@ -277,4 +295,4 @@ _RENDERERS: dict[str, Callable[[TransitionNetwork], bytes]] = {
     "dot": _dot,
     "npz": _npz,
 }
-FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz")
+FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz", "deeptime")
