@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         string_method,
     )
     from landscape.store import Analysis
-    from landscape.weights import SampledWeights, sample_weights, sublevel_basins
+    from landscape.weights import ExactWeights, SampledWeights, exact_weights, sample_weights, sublevel_basins
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "Analysis",
     "AnalysisConfig",
     "Energy",
+    "ExactWeights",
     "Overdamped",
     "SampledWeights",
     "TransitionNetwork",
@@ -39,6 +40,7 @@ __all__ = [
     "analyze",
     "as_energy",
     "assign_basins",
+    "exact_weights",
     "find_minima",
     "find_saddles",
     "from_metadata",
@@ -65,7 +67,13 @@ _HOMES = {
         "string_method",
     ),
     "landscape.store": ("Analysis",),
-    "landscape.weights": ("SampledWeights", "sample_weights", "sublevel_basins"),
+    "landscape.weights": (
+        "ExactWeights",
+        "SampledWeights",
+        "exact_weights",
+        "sample_weights",
+        "sublevel_basins",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

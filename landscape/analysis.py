@@ -18,6 +18,7 @@ from landscape.dynamics import Dynamics, from_metadata
 from landscape.energy import Energy, as_energy
 from landscape.errors import UnsupportedError, UsageError
 from landscape.search import (
+    Basins,
     Catalogue,
     MinimaResult,
     MinimaSearch,
@@ -32,25 +33,30 @@ from landscape.search import (
 from landscape.search.driver import Status
 from landscape.search.starts import Box, Gaussian
 from landscape.search.stationary import StationaryPoints
-from landscape.store import Analysis, Saddles, Sampled, SavedPaths, States, source_file
+from landscape.store import Analysis, Exact, Saddles, Sampled, SavedPaths, States, source_file
 from landscape.weights import (
     MAX_UNASSIGNED,
+    ExactResult,
+    ExactWeights,
     SampledResult,
     SampledWeights,
+    exact_weights,
     lowest_saddles,
     sample_weights,
     sublevel_basins,
 )
 
 Progress = Callable[[str], None]
-SECTIONS = ("minima", "saddles", "paths", "weights")
+SECTIONS = ("minima", "saddles", "paths", "weights", "exact")
+APART = 5.0  # standard errors between sampled and exact weights that chance does not explain
 
 
 @dataclass(frozen=True)
 class AnalysisConfig:
     """Hyper-parameters of every step of `analyze`; the defaults are meant to be right for any energy.
 
-    seed : of all randomness. minima, saddles, paths, weights : of the steps; weights=None skips the sampled weights.
+    seed : of all randomness. minima, saddles, paths, weights, exact : of the steps; weights=None skips the sampled
+    weights, exact=None those by importance sampling.
     """
 
     seed: int = 0
@@ -58,6 +64,7 @@ class AnalysisConfig:
     saddles: SaddleSearch = field(default_factory=SaddleSearch)
     paths: StringOptions = field(default_factory=StringOptions)
     weights: SampledWeights | None = field(default_factory=SampledWeights)
+    exact: ExactWeights | None = field(default_factory=ExactWeights)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
@@ -65,11 +72,11 @@ class AnalysisConfig:
 
     @staticmethod
     def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights] with fields of their classes.
+        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact] of fields of their classes.
 
         [minima.descent], [saddles.walk] and [saddles.flow] are the options of the local methods. [minima.box] low,
         high or [minima.gaussian] mean, standard_deviation give the starts, and so does [minima.starts] with either
-        pair, which is how a saved analysis records them. `weights = false` skips sampling.
+        pair, which is how a saved analysis records them. `weights = false` and `exact = false` skip these.
         UsageError for a file that cannot be read, an unknown name or a wrong value.
         """
         try:
@@ -83,7 +90,7 @@ class AnalysisConfig:
 def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
     fields: dict[str, Any] = {}
     for name, value in given.items():
-        if name == "seed" or (name == "weights" and value is False):
+        if name == "seed" or (name in ("weights", "exact") and value is False):
             fields[name] = None if value is False else value
         elif name in SECTIONS and not isinstance(value, Mapping):
             raise UsageError(f"{source}: {name} is a table [{name}], not {value!r}")
@@ -94,6 +101,7 @@ def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
         "saddles": SaddleSearch,
         "paths": StringOptions,
         "weights": SampledWeights,
+        "exact": ExactWeights,
     }
     for name, kind in kinds.items():
         if name in given and name not in fields:
@@ -200,10 +208,17 @@ def analyze(
     found = find_saddles(
         energy, minima, config.saddles, paths=config.paths, generator=generator, catalogue=catalogue, progress=report
     )
-    sampled, sample = None, None
+    sampled, sample, exact = None, None, None
+    if config.weights is not None or config.exact is not None:
+        basins = make_basins(energy, found.minima.x, generator)
     if config.weights is not None:
-        sample = _sample(energy, found, dynamics.beta, config.weights, generator, report)
+        sample = _sample(energy, found, basins, dynamics.beta, config.weights, generator, report)
         sampled = _sampled(sample, found)
+    if config.exact is not None:
+        exact = exact_weights(
+            energy, found.minima.x, found.minima.hessian, dynamics.beta,
+            lambda points: assign_basins(energy, points, basins), config.exact, generator, report,
+        )  # fmt: skip
     record = energy_record(energy)
     return Analysis(
         energy=record if time_step is None else record | {"time_step": time_step},
@@ -215,7 +230,8 @@ def analyze(
             found.paths.status == Status.CONVERGED,
         ),
         sampled=sampled,
-        diagnostics=_diagnostics(energy, minima, found, sample),
+        exact=_exact(exact),
+        diagnostics=_diagnostics(energy, minima, found, sample, exact),
         other_points=_other_points(found),
         origins=dict(origins or {}),
         config=_plain(dataclasses.asdict(config)),
@@ -250,12 +266,12 @@ def check(
 def _sample(
     energy: Energy,
     found: SaddleResult,
+    basins: Basins,
     beta: float,
     config: SampledWeights,
     generator: torch.Generator,
     report: Progress,
 ) -> SampledResult:
-    basins = make_basins(energy, found.minima.x, generator)
     return sample_weights(
         energy, found.minima.x, found.minima.hessian, beta, lambda points: assign_basins(energy, points, basins),
         config, generator, report,
@@ -270,6 +286,41 @@ def _sampled(sample: SampledResult, found: SaddleResult) -> Sampled | None:
     return Sampled(
         sample.weights, sample.standard_errors, sample.unassigned, cores.mass, cores.standard_errors, cores.ceilings
     )
+
+
+def _exact(result: ExactResult | None) -> Exact | None:
+    if result is None or result.weights is None or result.standard_errors is None:
+        return None
+    if result.log_z is None or result.log_z_se is None:
+        return None
+    return Exact(result.weights, result.standard_errors, result.log_z, result.log_z_se)
+
+
+def _exact_record(result: ExactResult) -> dict[str, Any]:
+    shape = result.pareto_shape
+    return {
+        "converged": result.converged, "reason": result.reason, "draws": result.n_draws,
+        "effective": result.effective, "largest_share": result.largest_share,
+        "pareto_shape": shape if np.isfinite(shape) else None, "labelled": result.n_labelled,
+        "evaluations": result.evaluations, "levels": result.levels,
+    }  # fmt: skip
+
+
+def _exact_warnings(exact: ExactResult, sample: SampledResult | None) -> list[str]:
+    if exact.weights is None or exact.standard_errors is None:
+        return [f"no exact weights: {exact.reason}"]
+    warnings = [] if exact.converged else [f"exact weights: {exact.reason}"]
+    if sample is not None and sample.weights is not None and sample.standard_errors is not None:
+        error = np.hypot(sample.standard_errors, exact.standard_errors) + 1e-9  # rounding: a single state has no error
+        gap = np.abs(sample.weights - exact.weights)
+        apart = np.flatnonzero(gap > APART * error)
+        if len(apart):
+            i = int(apart[0])
+            warnings.append(
+                f"sampled and exact weights of state {i} differ by {gap[i] / error[i]:.1f} standard errors "
+                f"({len(apart)} states in all): the sample of one of them misses a part of its basin"
+            )
+    return warnings
 
 
 def _arrays(points: StationaryPoints) -> dict[str, Any]:
@@ -292,7 +343,11 @@ def energy_record(energy: Energy) -> dict[str, Any]:
 
 
 def _diagnostics(
-    energy: Energy, minima: MinimaResult, found: SaddleResult, sample: SampledResult | None
+    energy: Energy,
+    minima: MinimaResult,
+    found: SaddleResult,
+    sample: SampledResult | None,
+    exact: ExactResult | None,
 ) -> dict[str, Any]:
     warnings = [*energy.notes, *minima.warnings, *found.warnings]
     if len(found.degenerate):
@@ -311,6 +366,8 @@ def _diagnostics(
         warnings += sample.warnings
         # Chains that cannot change wells are no failure of the search; positions in unknown basins are.
         sampling_done = sample.converged or (sample.weights is None and sample.unassigned <= MAX_UNASSIGNED)
+    if exact is not None:
+        warnings += _exact_warnings(exact, sample)
     starts = {status.name.lower(): int((minima.start_status == status).sum()) for status in Status}
     return {
         "index_counts": {str(index): count for index, count in found.index_counts.items()},
@@ -318,6 +375,8 @@ def _diagnostics(
         "converged": bool(minima.converged and found.complete and sampling_done),
         "warnings": warnings,
         "starts": {name: count for name, count in starts.items() if count},
+        "unseen": None if minima.unseen is None else dataclasses.asdict(minima.unseen),
+        "exact": None if exact is None else _exact_record(exact),
         "search_region": {"center": minima.center.tolist(), "half_width": float(minima.radius)},
         "saddle_rounds": found.rounds,
     }

@@ -51,22 +51,28 @@ def header_text(energy: Document, dynamics: Document, search: str = "") -> str:
 
 
 def states_text(document: Document, elsewhere: str = "states.csv") -> str:
-    """One row a state: id, energy, weights (0th order, 2nd order, sampled with standard error), hits, coordinates."""
+    """One row a state: id, energy, weights (0th order, 2nd order, sampled and exact with standard error), hits,
+    coordinates, and a note where a state is negligible."""
     states = document["states"]
     shown = states[:MAX_ROWS]
     places = _places([row["energy"] for row in states + document["saddles"]], 6)
-    headers = ["id", "energy", "zeroth", "second", "sampled +- se", "hits"]
+    headers = ["id", "energy", "zeroth", "second", "sampled +- se", "exact +- se", "hits"]
+    noted = any(row.get("negligible") for row in shown)
+    headers += ["note"] if noted else []
     rows = []
     for row in shown:
         w = row["weights"]
         sampled = "-" if w["sampled"] is None else f"{w['sampled']:.4f} +- {w['sampled_se']:.4f}"
         weights = [_weight(w[name], w[f"log_{name}"]) for name in ("zeroth", "second")]
-        rows.append([str(row["id"]), fixed(row["energy"], places), *weights, sampled, str(row["hits"])])
+        note = ["negligible" if row.get("negligible") else ""] if noted else []
+        exact = _with_error(w.get("exact"), w.get("exact_se"))
+        rows.append([str(row["id"]), fixed(row["energy"], places), *weights, sampled, exact, str(row["hits"]), *note])
     used = sum(max(len(line[k]) for line in [headers, *rows]) + len(GAP) for k in range(len(headers)))
     columns = _coordinate_columns([row["x"] for row in shown], WIDTH - used)
     rows = [[*row, x] for row, x in zip(rows, columns, strict=True)]
     title = f"states ({len(states)}; weights by order of approximation)"
-    return "\n".join([title, *aligned([*headers, "x"], rows, left=("x",)), *_rest(len(states), "states", elsewhere)])
+    table = aligned([*headers, "x"], rows, left=("x", "note"))
+    return "\n".join([title, *table, *_rest(len(states), "states", elsewhere)])
 
 
 def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> str:
@@ -247,6 +253,13 @@ def _weight(value: float | None, log: float | None) -> str:
     return f"{value:.4f}"
 
 
+def _with_error(value: float | None, error: float | None) -> str:
+    """A weight with its standard error, in exponent form where it is small."""
+    if value is None or error is None:
+        return "-"
+    return f"{value:.2e} +- {error:.0e}" if 0 < value < 1e-3 else f"{value:.4f} +- {error:.4f}"
+
+
 def _barrier(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.3e}"
 
@@ -275,6 +288,9 @@ def _found(diagnostics: Document) -> str:
     if morse["value"] is not None:
         expected = "" if morse["expected"] is None else f" ({morse['expected']} expected)"
         counts.append(f"Morse sum {morse['value']}{expected}")
+    unseen = diagnostics.get("unseen")
+    if unseen is not None:
+        counts.append(f"at most {unseen['upper']:.2%} of further starts find another minimum")
     return ", ".join(counts)
 
 

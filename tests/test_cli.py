@@ -97,12 +97,13 @@ def test_analyze_finds_the_known_states_and_prints_what_it_wrote(triple: tuple[P
     assert done.code == 0
     lines = done.out.splitlines()
     assert max(map(len, lines)) <= tables.WIDTH
-    pattern = r" *(\d+) +(\S+) +(\S+) +(\S+) +(\S+) \+- (\S+) +(\d+) +(\S+) +(\S+)"
+    pattern = r" *(\d+) +(\S+) +(\S+) +(\S+) +(\S+) \+- (\S+) +(\S+) \+- (\S+) +(\d+) +(\S+) +(\S+)"
     rows = [match.groups() for line in lines if (match := re.fullmatch(pattern, line))]
     assert [row[1] for row in rows] == ["-3.99486", "-3.99486", "-2.17215"]
     for row, state in zip(rows, document["states"], strict=True):
         w = state["weights"]
-        known = [state["id"], state["energy"], w["zeroth"], w["second"], w["sampled"], w["sampled_se"], state["hits"]]
+        known = [state["id"], state["energy"], w["zeroth"], w["second"]]
+        known += [w["sampled"], w["sampled_se"], w["exact"], w["exact_se"], state["hits"]]
         assert np.allclose([float(cell) for cell in row], [*known, *state["x"]], rtol=0, atol=5.1e-5)
     pattern = r" *(\d+) +(\d+) -> (\d+) +(\S+) +(\S+) +(\S+) +(\S+) +(\S+) *(.*)"
     rows = [match.groups() for line in lines if (match := re.fullmatch(pattern, line))]

@@ -1,7 +1,7 @@
 """The saved analysis: `Analysis`, the arrays it holds, its JSON document and its folder."""
 
 from landscape.store.document import FORMAT, VERSION, dynamics_record, source_file
-from landscape.store.records import Saddles, Sampled, SavedPaths, States
+from landscape.store.records import Exact, Saddles, Sampled, SavedPaths, States
 from landscape.store.saved import DOCUMENT, FILES, STAGING, Analysis
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "STAGING",
     "VERSION",
     "Analysis",
+    "Exact",
     "Saddles",
     "Sampled",
     "SavedPaths",

@@ -14,7 +14,7 @@ from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork
 from landscape.network.export import exp_or_none
-from landscape.store.records import Array, Saddles, Sampled, SavedPaths, States
+from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 
 if TYPE_CHECKING:
     from landscape.store.saved import Analysis
@@ -120,12 +120,20 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "sampled_se": None if sampled is None else float(sampled.standard_errors[k]),
         "log_zeroth": float(analysis.log_zeroth[k]), "log_second": float(analysis.log_second[k]),
     }  # fmt: skip
+    weights |= {name: None if analysis.exact is None else _number(array[k]) for name, array in _exact(analysis).items()}
     core = None if sampled is None else {
         "ceiling": _number(sampled.core_ceiling[k]), "mass": float(sampled.core_mass[k]),
         "se": float(sampled.core_se[k]),
     }  # fmt: skip
     point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
-    return point | {"sublevel_basin": core}
+    return point | {"sublevel_basin": core, "negligible": bool(analysis.negligible[k])}
+
+
+def _exact(analysis: Analysis) -> dict[str, Array]:
+    """The columns of the exact weights, by their names in the document; of nan where there are none."""
+    exact, unknown = analysis.exact, np.full(len(analysis.states.energy), np.nan)
+    names = {"exact": "weights", "exact_se": "standard_errors", "log_z": "log_z", "log_z_se": "log_z_se"}
+    return {key: unknown if exact is None else getattr(exact, field) for key, field in names.items()}
 
 
 def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
@@ -186,6 +194,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
             np.array([row["converged"] for row in paths], bool),
         ),
         "sampled": _sampled_from(states, unassigned),
+        "exact": _exact_from(states),
         "diagnostics": diagnostics,
         "other_points": tuple(document["other_points"]),
         "origins": dict(given["origins"]),
@@ -194,6 +203,13 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": dict(document.get("provenance", {})),
         "checks": None if document.get("checks") is None else Checks.from_record(document["checks"]),
     }
+
+
+def _exact_from(states: list[Mapping[str, Any]]) -> Exact | None:
+    """None where no state has an exact weight, as in what earlier versions wrote."""
+    names = ("exact", "exact_se", "log_z", "log_z_se")
+    columns = [np.array([row["weights"].get(name) for row in states], float) for name in names]
+    return None if np.isnan(columns[0]).all() else Exact(*columns)
 
 
 def _sampled_from(states: list[Mapping[str, Any]], unassigned: float | None) -> Sampled | None:

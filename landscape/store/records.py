@@ -60,3 +60,14 @@ class Sampled:
     core_mass: Array
     core_se: Array
     core_ceiling: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """Weights of n states by importance sampling: weights and standard_errors (n,); log_z and log_z_se (n,), log of the
+    integral of exp(-beta E) over each basin. nan for a state whose mass stayed unknown."""
+
+    weights: Array
+    standard_errors: Array
+    log_z: Array
+    log_z_se: Array

@@ -24,11 +24,12 @@ from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
 from landscape.store.document import FORMAT, VERSION, dynamics_record, fields_of, to_document
-from landscape.store.records import Array, Saddles, Sampled, SavedPaths, States
+from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 from landscape.weights import second_order, zeroth_order
 
 DOCUMENT = "analysis.json"
 FILES = (DOCUMENT, "states.csv", "transitions.csv", "network.graphml")
+NEGLIGIBLE = 1e-6  # weight below which a state is marked as negligible
 STAGING = ".landscape-"  # names of folders in which files wait until all of them are whole
 
 
@@ -37,7 +38,8 @@ class Analysis:
     """States, saddles, paths, weights, rates and network of one energy at one choice of dynamics.
 
     energy : source, sha256, dim, dtype, evaluations. origins : where each dynamics parameter came from.
-    sampled : None where there is no trustworthy sample. diagnostics : index_counts, morse_sum, converged, warnings of
+    sampled : None where there is no trustworthy sample. exact : None where there are no trustworthy weighted draws.
+    diagnostics : index_counts, morse_sum, converged, warnings of
     the search, and what else it had to say. other_points : stationary points of index >= 2 and degenerate ones.
     checks : rates beside independent ones, with verdicts; None where that was not asked for.
     provenance : command, version and date, where the command line made it.
@@ -53,6 +55,7 @@ class Analysis:
     other_points: tuple[Mapping[str, Any], ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    exact: Exact | None = None
     checks: Checks | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,6 +73,14 @@ class Analysis:
         """Logarithms of the 2nd-order weights (n,)."""
         log_dets = log_abs_determinant(self.states.eigenvalues)
         return second_order(self.states.energy, log_dets, self.dynamics.beta).log_weights
+
+    @cached_property
+    def negligible(self) -> Array:
+        """(n,) bool: the weight is below 1e-6, by the exact weights, else by those of 2nd order."""
+        weights = np.exp(self.log_second)
+        if self.exact is not None:
+            weights = np.where(np.isnan(self.exact.weights), weights, self.exact.weights)
+        return weights < NEGLIGIBLE
 
     @cached_property
     def rates(self) -> LangerRates:
@@ -101,6 +112,8 @@ class Analysis:
             "zeroth": np.exp(self.log_zeroth), "second": np.exp(self.log_second),
             "sampled": self.sampled.weights if self.sampled else unknown,
             "sampled_se": self.sampled.standard_errors if self.sampled else unknown,
+            "exact": self.exact.weights if self.exact else unknown,
+            "exact_se": self.exact.standard_errors if self.exact else unknown,
         }  # fmt: skip
         return TransitionNetwork(
             self.states.energy, self.states.x, self.log_second, self.saddles.joins, self.saddles.energy,
@@ -122,14 +135,14 @@ class Analysis:
             note = "the checks were made at other parameters: they are left out; `landscape check` makes new ones"
             notes = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], note]}
             return replace(self, checks=None, diagnostics=notes).with_dynamics(dynamics, origins)
-        if self.sampled is None or dynamics.beta == self.dynamics.beta:
+        if (self.sampled is None and self.exact is None) or dynamics.beta == self.dynamics.beta:
             return changed
         warning = (
             f"the sampled weights were drawn at beta = {self.dynamics.beta:g} and say nothing about "
             f"beta = {dynamics.beta:g}: they are left out; analyse at that beta to sample them"
         )
-        diagnostics = {**self.diagnostics, "warnings": [*self.diagnostics["warnings"], warning]}
-        return replace(changed, sampled=None, diagnostics=diagnostics)
+        diagnostics = {**self.diagnostics, "exact": None, "warnings": [*self.diagnostics["warnings"], warning]}
+        return replace(changed, sampled=None, exact=None, diagnostics=diagnostics)
 
     def _same_dynamics(self, other: Dynamics) -> bool:
         mine, theirs = (dynamics_record(dynamics, self.dim, {}) for dynamics in (self.dynamics, other))
@@ -257,6 +270,13 @@ def _dynamics_warnings(analysis: Analysis) -> list[str]:
     if parts > 1:
         warnings.append(
             f"the states fall into {parts} parts that no saddle found connects: times between them are unknown"
+        )
+    rare = np.flatnonzero(analysis.negligible).tolist()
+    if rare:
+        names = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
+        warnings.append(
+            f"{len(rare)} of {len(analysis.states.energy)} states are negligible (weight below {NEGLIGIBLE:g}: {names}); "
+            "they are kept: learned energies often have such spurious wells far from their data"
         )
     if len(analysis.states.energy) == 1:
         warnings.append("one state only: its weight is 1, and there is no rate to report")
