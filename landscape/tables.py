@@ -122,7 +122,7 @@ def checks_text(document: Document) -> str:
             numbers.append("-" if factor is None else f"x {factor:.3g}")
         doubtful = row["verdict"] == "asymptotics doubtful"
         rows.append([join, *numbers, f"{row['verdict']}: {row['reason']}" if doubtful else row["verdict"]])
-        said = row["effort"] or ("" if doubtful else row["reason"])
+        said = row["effort"] or (_corrected(row) if doubtful else row["reason"])
         if said:
             notes.append((said, f"{row['from']} -> {row['to']}"))
     lines = [f"checks ({_count(len(checks['transitions']), 'transition')}; ratio = formula / reference, "
@@ -136,6 +136,13 @@ def checks_text(document: Document) -> str:
     if checks["time_step_reason"]:
         lines += textwrap.wrap(f"time step {step:g}: {checks['time_step_reason']}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _corrected(row: Document) -> str:
+    """What the known corrections make of a doubtful ratio."""
+    if not row["correction"] or row["log_corrected"] is None:
+        return ""
+    return f"corrected for {row['correction']}, the ratio is {_ratio(row['log_corrected'] - row['log_reference'])}"
 
 
 def _checked_timescales(checks: Document) -> list[str]:

@@ -1,6 +1,6 @@
 """Every rate of a formula beside an independent estimate, with a plain verdict."""
 
-from landscape.checks.assemble import Subject
+from landscape.checks.causes import Subject
 from landscape.checks.flags import flat_saddles, is_long, reduced_time_step
 from landscape.checks.record import Checks
 from landscape.checks.run import CheckOptions, run_checks

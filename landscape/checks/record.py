@@ -21,7 +21,8 @@ class Checks:
     pairs (m, 2) : from i to j. log_formula (m,) : sum over parallel saddles. log_reference (m,), log_interval (m, 2) :
     the independent rate, log(1/time), nan where there is none; the interval may begin at -inf. method : "grid",
     "operator" (Klein-Kramers), "simulation", "bracket" or "". verdict, reason, effort : texts; see `verdicts`.
-    correction (m,), log_corrected (m,) : name of the correction of the formula that applies, and the rate with it.
+    correction : the corrections that change the formula by more than 15 %; log_corrected (m,) : the rate with all that
+    are known; log_string (m,) : by the reduction to one dimension along the path; see `landscape.rates.corrections`.
     time_step : whose effect was asked for, or None; time_step_factor (m,), time_step_interval (m, 2) :
     k(time_step) / k(continuous time), nan where not seen. time_step_reason : why the factor is not exact enough, or "".
 
@@ -41,6 +42,7 @@ class Checks:
     effort: tuple[str, ...]
     correction: tuple[str, ...]
     log_corrected: Array
+    log_string: Array
     time_step: float | None
     time_step_factor: Array
     time_step_interval: Array
@@ -79,6 +81,7 @@ class Checks:
                 "method": self.method[k], "log_ratio": _plain(ratio[k]), "log_ratio_interval": _plain(spread[k]),
                 "verdict": self.verdict[k], "reason": self.reason[k], "effort": self.effort[k],
                 "correction": self.correction[k], "log_corrected": _plain(self.log_corrected[k]),
+                "log_string": _plain(self.log_string[k]),
                 "time_step_factor": _plain(self.time_step_factor[k]),
                 "time_step_interval": _plain(self.time_step_interval[k]),
             }
@@ -109,7 +112,7 @@ class Checks:
         ends = [[_low(row["log_interval"][0], low), _number(row["log_interval"][1])]
                 for row, low in zip(rows, lows, strict=True)]  # fmt: skip
         columns: dict[str, Any] = {name: tuple(str(row[name]) for row in rows) for name in texts}
-        for name in ("log_formula", "log_reference", "log_corrected", "time_step_factor"):
+        for name in ("log_formula", "log_reference", "log_corrected", "log_string", "time_step_factor"):
             columns[name] = np.array([_number(row[name]) for row in rows], float)
         for name in ("log_formula", "log_reference"):
             columns[f"timescale_{name}"] = np.array([_number(row[name]) for row in times], float)

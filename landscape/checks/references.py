@@ -1,19 +1,22 @@
 """Rates independent of any formula, for the verdict: which method can give them, and what exactly they are.
 
-Overdamped: k_ij = (transitions from last core i to next other core j) / (time with last core i), the one definition
-of `landscape.rates.cores`, by the grid in up to three dimensions, else by simulation. A transition over several
-saddles in a row that touches no core between counts for its first and last state, as it does in that definition.
+Overdamped, reversible: k_ij = (transitions from last core i to next other core j) / (time with last core i), the one
+definition of `landscape.rates.cores`, by the grid in up to three dimensions, else by simulation. A transition over
+several saddles in a row that touches no core between counts for its first and last state, as it does there.
 
-Underdamped: k_ij / (1 - t_ij - t_ji), t the probabilities of being under way between the two cores. Cores of phase
-space are entered only when the energy of the passage is lost again; this time under way is no part of the formula, and
-without it the quartic double well at 2.5 kT and gamma = 1 looks 14 % slower than the eigenvalue of its generator. With
-two states the quotient is exactly what that eigenvalue gives, and so it agrees with the rates from the Klein-Kramers
-operator, which are used in one dimension. (With overdamped dynamics the difference is 5 % there.)
+With inertia or a rotation: k_ij / (1 - t_ij - t_ji), t the probabilities of being under way between the two cores. A
+trajectory that has crossed then circles, in phase space or in x, before it is counted as arrived; this time is no part
+of the formula, and with it the quartic double well at 2.5 kT looks 14 % slower than its generator's eigenvalue says
+(underdamped with gamma = 1; rotated with a = 1), against 5 to 7 % for reversible overdamped dynamics. With two states
+the quotient is what the eigenvalue of the rates and transits gives; the rates from the Klein-Kramers operator, which
+are used in one dimension, are of this kind by themselves.
+
+The slowest relaxation rates stand beside those of the formula's network as well: eigenvalues of the generator where a
+grid or the operator gives them, else those of the rates and transits between cores.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +48,7 @@ RESOLVED = 0.03  # relative error up to which a rate of the grid or the operator
 FINER = 1.5  # times the cells of a grid that was too coarse
 MAX_GRID_STATES = 60
 MAX_TIMESCALES = 6
+SMALLEST_SHARE = 0.1  # of the time that is not spent under way; below it there are no two states
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +72,8 @@ class Reference:
 
 def suitable_method(dynamics: Dynamics, d: int, n: int) -> str:
     """The method for n states in d dimensions: grid, Klein-Kramers operator, or simulation."""
-    reversible = getattr(dynamics, "rotation", None) is None
     if isinstance(dynamics, Overdamped):
-        return GRID if d <= 3 and n <= MAX_GRID_STATES and reversible else SIMULATION
+        return GRID if d <= 3 and n <= MAX_GRID_STATES else SIMULATION
     return OPERATOR if d == 1 and n <= NEAREST // 2 + 1 else SIMULATION
 
 
@@ -90,7 +93,8 @@ def from_grid(energy: Energy, dynamics: Dynamics, cores: Cores, pairs: np.ndarra
         cells = round(FINER * cells)
         found = reference_rates(energy, dynamics, cores, cells=cells)
     assert found is not None
-    log_rates, log_interval, relative = _with_errors(found.rates, found.error)
+    share = under_way(found.transit, dynamics)
+    log_rates, log_interval, relative = _with_errors(found.rates / share, found.error / share)
     relaxation, spread = _grid_relaxation(energy, dynamics, cores, found, cells)
     reason = "" if _worst(found, pairs) <= RESOLVED else found.reason
     return Reference(GRID, log_rates, log_interval, relative <= RESOLVED, reason, relaxation, spread)
@@ -131,11 +135,16 @@ def from_simulation(
 
 def effective_rates(counted: CountedRates, dynamics: Dynamics) -> tuple[np.ndarray, np.ndarray]:
     """The counted rates (n, n) and intervals (n, n, 2) that are held against the formula; see the module."""
-    if isinstance(dynamics, Overdamped):
-        return counted.rates, counted.interval.copy()
-    under_way = np.nan_to_num(counted.transit - np.diag(np.diag(counted.transit)))
-    share = np.maximum(1 - under_way - under_way.T, 0.1)
+    share = under_way(counted.transit, dynamics)
     return counted.rates / share, counted.interval / share[:, :, None]
+
+
+def under_way(transit: np.ndarray, dynamics: Dynamics) -> np.ndarray:
+    """By what counted rates (n, n) are divided: 1 for reversible overdamped dynamics, else 1 - t_ij - t_ji."""
+    if isinstance(dynamics, Overdamped) and dynamics.reversible:
+        return np.ones(transit.shape)
+    share = np.nan_to_num(transit - np.diag(np.diag(transit)))
+    return np.maximum(1 - share - share.T, SMALLEST_SHARE)
 
 
 def _worst(found: GridRates, pairs: np.ndarray) -> float:
@@ -165,7 +174,7 @@ def _grid_relaxation(
     if energy.dim <= 2:
         spectrum = reference_spectrum(energy, dynamics, k, cores=cores, cells=cells)
         if spectrum.converged:
-            return _with_errors(spectrum.eigenvalues, spectrum.error)[:2]
+            return _with_errors(np.real(spectrum.eigenvalues), spectrum.error)[:2]
     values = found.relaxation_rates()[:k]
     seen = found.rates > 1e-6 * found.rates.sum(axis=1, keepdims=True)
     error = float((found.error[seen] / found.rates[seen]).max(initial=0.0))
@@ -188,9 +197,3 @@ def _counted_relaxation(counted: CountedRates, confidence: float) -> tuple[np.nd
     width = norm.ppf(0.5 + 0.5 * confidence) * np.sqrt(variance)
     logs = np.log(values)
     return logs, np.stack([logs - width, logs + width], axis=1)
-
-
-def expected_counts(log_formula: np.ndarray, time: float) -> np.ndarray:
-    """Transitions that a simulated time after each core would hold if the formula were right."""
-    with np.errstate(over="ignore"):
-        return np.asarray(np.minimum(time * np.exp(np.minimum(log_formula, math.log(1e300))), 1e15))

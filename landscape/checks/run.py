@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from landscape.checks.assemble import StepEffect, Subject, assemble
+from landscape.checks.assemble import StepEffect, assemble
+from landscape.checks.causes import Subject
 from landscape.checks.record import Checks
 from landscape.checks.references import (
     GRID,

@@ -57,21 +57,6 @@ def effort_factor(ratio: float, low: float, high: float) -> float:
     return (side / room) ** 2 if room > 0 else math.inf
 
 
-def reason_for(low_friction: bool, flat_saddle: bool, reduced_barrier: float, anharmonicity: float) -> str:
-    """The most specific known cause of a doubtful rate.
-
-    reduced_barrier : the lower of the two ends', in kT. anharmonicity : log of the well's partition function over the
-    harmonic one.
-    """
-    if low_friction:
-        return LOW_FRICTION_REASON
-    if flat_saddle:
-        return FLAT_SADDLE_REASON
-    if reduced_barrier < LOW_BARRIER:
-        return LOW_BARRIER_REASON
-    return ANHARMONIC_REASON if abs(anharmonicity) > ANHARMONIC else UNKNOWN_REASON
-
-
 def effort_text(factor: float, budget: float) -> str:
     """What to ask for, for a row that `budget` seconds left undecided."""
     if not math.isfinite(factor) or factor > 1e6:

@@ -1,0 +1,124 @@
+"""What may be wrong with a formula's rate: flags of its main saddle, the shape of its well, known corrections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from landscape.checks.flags import flat_saddles
+from landscape.checks.verdicts import (
+    ANHARMONIC,
+    ANHARMONIC_REASON,
+    FLAT_SADDLE_REASON,
+    LOW_BARRIER,
+    LOW_BARRIER_REASON,
+    LOW_FRICTION_REASON,
+    UNKNOWN_REASON,
+)
+from landscape.checks.wells import anharmonicity
+from landscape.dynamics import Dynamics
+from landscape.energy import Energy
+from landscape.errors import LandscapeError
+from landscape.network import TransitionNetwork
+from landscape.rates import LangerRates
+from landscape.rates.corrections import CorrectedRates, corrected_rates
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is checked: n states and m saddles with their network and the formula's rates through every saddle.
+
+    eigenvalues (n, d), saddles (m, d), saddle_eigenvalues (m, d), saddle_hessians (m, d, d) or None.
+    path_saddle (p,), path_images (p, k, d) : minimum energy paths.
+    """
+
+    network: TransitionNetwork
+    rates: LangerRates
+    eigenvalues: np.ndarray
+    saddles: np.ndarray
+    saddle_eigenvalues: np.ndarray
+    saddle_hessians: np.ndarray | None
+    path_saddle: np.ndarray
+    path_images: np.ndarray
+
+    @property
+    def minima(self) -> np.ndarray:
+        """A copy (n, d) that torch may take."""
+        return np.array(self.network.coordinates)
+
+    def ways(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """The counted saddles between two states, and on which side of each i lies (0 or 1)."""
+        joins = self.network.joins
+        found = self.network.counted & (joins == i).any(axis=1) & (joins == j).any(axis=1)
+        rows = np.flatnonzero(found)
+        return rows, np.where(joins[rows, 0] == i, 0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Causes:
+    """For m pairs of states, by the saddle that carries most of the rate.
+
+    low_friction, flat, low_barrier (m,) bool. anharmonic (m,) : log of the well's partition function over the harmonic
+    one. corrected, string (m,) : log rates with the corrections that are known, and by the reduction to one dimension
+    along the path; nan where there is none. names : the corrections that change the rate by more than 15 %.
+    """
+
+    low_friction: np.ndarray
+    flat: np.ndarray
+    low_barrier: np.ndarray
+    anharmonic: np.ndarray
+    corrected: np.ndarray
+    string: np.ndarray
+    names: tuple[str, ...]
+
+    def reason(self, k: int) -> str:
+        """The cause of a doubtful rate: the first of low friction (by its flag or its correction), low barrier, flat
+        saddle (by the exact integrals over it, or by its flag), anharmonic well; else unknown.
+        """
+        if self.low_friction[k] or LOW_FRICTION_REASON in self.names[k]:
+            return LOW_FRICTION_REASON
+        if self.low_barrier[k]:
+            return LOW_BARRIER_REASON
+        if self.flat[k] or FLAT_SADDLE_REASON in self.names[k]:
+            return FLAT_SADDLE_REASON
+        return ANHARMONIC_REASON if abs(self.anharmonic[k]) > ANHARMONIC else UNKNOWN_REASON
+
+
+def find_causes(energy: Energy, dynamics: Dynamics, subject: Subject, pairs: np.ndarray) -> Causes:
+    """`Causes` of the pairs (m, 2), each of which shares a saddle."""
+    network, rates, m = subject.network, subject.rates, len(pairs)
+    minima = subject.minima
+    hessians = np.asarray(energy.hessian(minima))
+    deviation = anharmonicity(energy, minima, hessians, dynamics.beta, torch.Generator().manual_seed(0))
+    flat = flat_saddles(
+        dynamics.beta, minima, subject.eigenvalues, network.energies, subject.saddles, subject.saddle_eigenvalues,
+        network.saddle_energies, network.joins,
+    )  # fmt: skip
+    known = _corrected(energy, dynamics, subject)
+    main, corrected, string = np.zeros(m, dtype=int), np.full(m, np.nan), np.full(m, np.nan)
+    for k, (i, j) in enumerate(pairs):
+        rows, side = subject.ways(i, j)
+        main[k] = rows[np.argmax(rates.log_rates[rows, side])]
+        if known is not None:
+            with np.errstate(invalid="ignore"):  # nan where a saddle has none
+                corrected[k] = np.logaddexp.reduce(known.log_rates[rows, side])
+                string[k] = np.logaddexp.reduce(known.log_string[rows, side])
+    names = [()] * m if known is None else [known.reasons[row] for row in main]
+    reduced = dynamics.beta * network.barriers[main].min(axis=1) if m else np.zeros(0)
+    return Causes(
+        rates.low_friction[main], flat[main], reduced < LOW_BARRIER, deviation[pairs[:, 0]], corrected, string,
+        tuple(", ".join(name) for name in names),
+    )  # fmt: skip
+
+
+def _corrected(energy: Energy, dynamics: Dynamics, subject: Subject) -> CorrectedRates | None:
+    """The corrections, None where they cannot be computed; a verdict does not need them."""
+    try:
+        return corrected_rates(
+            energy, dynamics, subject.minima, subject.saddles, subject.network.joins, subject.path_images,
+            subject.path_saddle,
+        )  # fmt: skip
+    except LandscapeError:
+        return None
