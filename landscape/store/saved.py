@@ -23,7 +23,7 @@ from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
-from landscape.store.document import FORMAT, VERSION, dynamics_record, fields_of, to_document
+from landscape.store.document import FORMAT, MAX_DENSE_STATES, VERSION, dynamics_record, fields_of, to_document
 from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 from landscape.weights import second_order, zeroth_order
 
@@ -275,11 +275,16 @@ def _dynamics_warnings(analysis: Analysis) -> list[str]:
     if rare:
         names = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
         warnings.append(
-            f"{len(rare)} of {len(analysis.states.energy)} states are negligible (weight below {NEGLIGIBLE:g}: {names}); "
-            "they are kept: learned energies often have such spurious wells far from their data"
+            f"{len(rare)} of {len(analysis.states.energy)} states have a weight below {NEGLIGIBLE:g} ({names}): "
+            "negligible, but kept; learned energies often have such spurious wells far from their data"
         )
     if len(analysis.states.energy) == 1:
         warnings.append("one state only: its weight is 1, and there is no rate to report")
-    if np.isnan(network.log_timescales).any():
+    if network.n_states > MAX_DENSE_STATES:
+        warnings.append(
+            f"timescales, passage times and the rate matrix of {network.n_states:,} states are not saved (more than "
+            f"{MAX_DENSE_STATES}): rates are listed by saddle"
+        )
+    elif np.isnan(network.log_timescales).any():
         warnings.append("some timescales could not be resolved numerically: they are null")
     return warnings
