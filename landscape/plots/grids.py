@@ -23,6 +23,7 @@ Array = np.ndarray
 
 RESOLUTION = {1: 801, 2: 201, 3: 49}  # points along each axis
 COARSE = {1: 201, 2: 61, 3: 21}  # where only the size of the box is looked for
+MAX_NUMBERS = 8_000_000  # coordinates of all points of a grid
 WIDENINGS = 3  # times the box may grow by half on each side
 MARGIN = 0.04  # of the box around what is reachable, and around minima and paths
 CEILING = 3.0  # in limits: what is higher is drawn as if it were there, so that infinity can be drawn
@@ -85,7 +86,9 @@ def energy_grid(
     box = reachable_box(analysis, energy, subspace, levels) if box is None else np.asarray(box, float)
     if box.shape != (k, 2) or not (box[:, 0] < box[:, 1]).all():
         raise UsageError(f"the box of a picture is ({k}, 2): low < high on each axis, not {box.tolist()}")
-    grid = _evaluate(energy, subspace, levels, box, RESOLUTION[k] if resolution is None else resolution)
+    if resolution is None:  # fewer points where each is large
+        resolution = min(RESOLUTION[k], max(COARSE[k], int((MAX_NUMBERS / energy.dim) ** (1 / k))))
+    grid = _evaluate(energy, subspace, levels, box, resolution)
     return replace(grid, basins=_basins(analysis, energy, grid))
 
 
@@ -119,7 +122,7 @@ def _basins(analysis: Analysis, energy: Energy, grid: EnergyGrid) -> Array:
     below = grid.levels.limit
     if grid.subspace.dim == 3:
         ceilings = grid.levels.kt(ways_out(analysis))
-        below = min(below, float(ceilings[np.isfinite(ceilings)].max(initial=0.0)))
+        below = min(below, max([0.0, *ceilings[np.isfinite(ceilings)].tolist()]))
     reachable = np.flatnonzero((grid.kt <= below).ravel())
     if len(reachable):
         basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(0))
@@ -145,7 +148,7 @@ def sublevel_field(analysis: Analysis, grid: EnergyGrid, state: int) -> tuple[Ar
     grid's shape: the energy inside the basin, and nowhere below the level outside of it. A level above the limit is
     lowered to it: all of the basin that is shown.
     """
-    level = float(min(grid.levels.kt(ways_out(analysis)[state]), grid.levels.limit))
+    level = min(float(grid.levels.kt(ways_out(analysis)[state])), grid.levels.limit)
     outside = np.maximum(grid.kt, level + 0.05 * grid.levels.step)
     return np.where(grid.basins == state, grid.kt, outside), level
 

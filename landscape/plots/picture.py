@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from landscape.errors import UsageError
+from landscape.plots.energy import plane_grid
+from landscape.plots.grids import EnergyGrid
 from landscape.plots.style import SIZE
+from landscape.plots.volume import space_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +33,21 @@ class Scene:
     energy: Energy | None = None
     plane_choice: str | None = None
     limit: float | None = None
+
+    @cached_property
+    def plane(self) -> EnergyGrid:
+        """Energies on the plane, evaluated once for all pictures. UsageError where d = 1, or the energy is gone."""
+        return plane_grid(self.analysis, self._energy(), self.plane_choice, self.limit)
+
+    @cached_property
+    def space(self) -> EnergyGrid:
+        """Energies in the 3-D subspace, evaluated once. UsageError where d < 3, or the energy is gone."""
+        return space_grid(self.analysis, self._energy(), limit=self.limit)
+
+    def _energy(self) -> Energy:
+        if self.energy is None:
+            raise UsageError("this picture needs energies, and the energy is gone: say where it is")
+        return self.energy
 
 
 @dataclass(frozen=True)
@@ -62,3 +82,17 @@ class Picture:
             raise UsageError(f"the picture {self.name!r} cannot be drawn: {reason}")
         figure = Figure(figsize=size or self.size, layout="constrained")
         return figure, self.draw(scene, figure)
+
+
+def render(figure: Figure, form: str, title: str, text: str, dpi: float = 150.0) -> bytes:
+    """The file of a figure as "png", "svg" or "pdf", with its title and the text for those who cannot see it inside."""
+    metadata = {
+        "png": {"Title": title, "Description": text},
+        "svg": {"Title": title, "Description": text, "Date": None},
+        "pdf": {"Title": title, "Subject": text, "CreationDate": None},
+    }
+    if form not in metadata:
+        raise UsageError(f"a picture is written as png, svg or pdf, not {form!r}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata[form])
+    return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -114,7 +114,11 @@ def kt_levels(beta: float, minima: np.ndarray, saddles: np.ndarray, limit: float
 
 
 def new_axes(
-    ax: Axes | None, size: tuple[float, float] = SIZE, *, three_d: bool = False, layout: str = "constrained"
+    ax: Axes | None,
+    size: tuple[float, float] = SIZE,
+    *,
+    three_d: bool = False,
+    layout: Literal["constrained", "compressed"] = "constrained",
 ) -> Any:
     """`ax`, or the axes of a new figure of this size (inches) that no global state knows.
 
