@@ -14,6 +14,7 @@ from landscape.errors import UsageError
 
 NETWORK_FORMATS = ("graphml", "gexf", "json", "csv", "dot", "npz", "deeptime")  # as in landscape.network.export
 FORMATS = (*NETWORK_FORMATS, "pathsample")  # that one needs more than the network
+SAMPLERS = ("lmc", "mala", "hmc", "ghmc", "baoab", "annealed", "tempering")  # landscape.sampling has the same
 ENERGY_HELP = (
     "model.safetensors, a published NLD checkpoint .pth, an exported .pt2 (with --trust), file.py:name, "
     "package.module:name, or potential:NAME[:key=value,...] (see `landscape potentials`)"
@@ -25,6 +26,7 @@ EXIT_CODES = (
 NUMBERS_AFTER = {
     "--beta": 1, "--gamma": 1, "--mass": 1, "--box": 2, "--dim": 1, "--starts": 1, "--seed": 1, "--threads": 1,
     "--check-budget": 1, "--budget": 1, "--time-step": 1,
+    "-n": 1, "--chains": 1, "--warm-up": 1, "--thin": 1, "--step-size": 1, "--hottest": 1, "--accuracy": 1,
 }  # fmt: skip
 
 Coefficient = float | tuple[float, ...]
@@ -174,8 +176,68 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    _add_sample(
+        command(
+            "sample",
+            "draw from exp(-beta E), with diagnostics of the chains",
+            "Draw positions from exp(-beta E) by Monte Carlo chains and write them to FILE.npz: x (draws, chains, d), "
+            "energy, and label (its basin at every label_stride-th draw, -1 for none). Chains start in all basins "
+            "alike. Exit code 3 if they have not converged: R-hat above 1.01, an effective sample size below 400, or a chain "
+            "that never left its basin.",
+        )
+    )
+    _add_theory(
+        command(
+            "theory",
+            "what theory says about unadjusted Langevin Monte Carlo on an analysed energy",
+            "Smoothness, spectral gap and log-Sobolev constant of f = beta E, estimated from the landscape; with these "
+            "the bias of x' = x - eta grad f + sqrt(2 eta) xi and the iterations that proven bounds ask for, beside "
+            "those observed.",
+        )
+    )
+
     command("potentials", "list the analytic energies")
     return parser
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("energy", metavar="ENERGY|DIR", help=f"{ENERGY_HELP}; or what `analyze` wrote")
+    parser.add_argument("--method", choices=SAMPLERS, default="mala", help="default mala")
+    parser.add_argument("-n", type=_whole, metavar="N", required=True, help="draws of all chains together, at least")
+    parser.add_argument("-o", "--output", metavar="FILE.npz", required=True)
+    parser.add_argument("--beta", type=_number, metavar="B", help="default: that of the analysis or file, else 1")
+    parser.add_argument("--dim", type=_whole, metavar="D", help="dimension, for a function that does not say it")
+    parser.add_argument("--chains", type=_whole, metavar="C", help="default: 100 draws each, but 4 to 32")
+    parser.add_argument("--warm-up", type=_whole, metavar="W", help="sweeps before the draws (default 500)")
+    parser.add_argument("--thin", type=_whole, metavar="T", help="sweeps a draw (default 1; lmc and annealed 10)")
+    parser.add_argument(
+        "--step-size", type=_number, metavar="H", help="a length; of lmc and annealed eta; default: found in warm-up"
+    )
+    parser.add_argument(
+        "--hottest", type=_number, metavar="R", help="least beta of annealed and tempering over beta; default: found"
+    )
+    parser.add_argument("--starts-from", metavar="FILE.npy", help="start chains at these points (n, d)")
+    parser.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
+    _add_threads(parser)
+    parser.add_argument("--json", action="store_true", help="the diagnostics on standard output, nothing else")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+
+
+def _add_theory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    parser.add_argument(
+        "--accuracy", type=_number, metavar="KL", default=0.1, help="Kullback-Leibler divergence wanted (default .1)"
+    )
+    parser.add_argument(
+        "--step-size", type=_number, metavar="ETA", help="of LMC in f = beta E (default: the one the bound asks for)"
+    )
+    parser.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
+    parser.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
+    parser.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    _add_threads(parser)
 
 
 def _add_analyze(parser: argparse.ArgumentParser) -> None:

@@ -208,7 +208,7 @@ def potentials(arguments: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "analyze": analyze, "rates": rates, "check": check, "export": export, "assign": assign, "report": report,
-    "potentials": potentials,
+    "sample": sample, "theory": theory, "potentials": potentials,
 }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ class Chains:
 
     x (n, d); energy (n,), infinite where the energy or its gradient is not finite; gradient (n, d), zero there.
     momentum : (n, d) for kernels that keep one from step to step, else None. stopped (n,) : the chain ran into a
-    non-finite energy where no Metropolis decision could prevent it, and stays at its last finite position; by default none has.
+    non-finite energy where no Metropolis decision could prevent it, and stays at its last finite position; by
+    default none has.
     """
 
     x: torch.Tensor
