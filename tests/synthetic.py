@@ -22,7 +22,7 @@ def random_analysis(n: int, d: int = 5, seed: int = 0, beta: float = 1.5, *, sam
     curved = np.exp(0.4 * rng.normal(size=(n, d)))
     bent = np.exp(0.4 * rng.normal(size=(m, d))) * np.where(np.arange(d) == 0, -1, 1)
     weights = np.exp(-beta * energy) / np.exp(-beta * energy).sum()
-    cores = np.full(n, np.nan)
+    cores = np.zeros(n)
     return Analysis(
         energy={"source": f"random network of {n}", "path": None, "sha256": None, "dim": d, "dtype": "float64",
                 "evaluations": {"value": 0, "gradient": 0, "hvp": 0, "hessian": 0}},

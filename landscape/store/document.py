@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "learned-landscape/analysis", 1
 MAX_HESSIAN_DIM = 200  # above it Hessians are not saved
+MAX_DENSE_STATES = 500  # above it passage times and timescales take minutes, and as text hundreds of megabytes
 
 
 def _number(value: float) -> float | None:
@@ -86,12 +87,7 @@ def to_document(analysis: Analysis) -> dict[str, Any]:
             }
             for k in range(len(analysis.paths.saddle))
         ],
-        "network": {
-            "rate_matrix": _rate_matrix(network), "log_rate_matrix": _numbers(network.log_rate_matrix),
-            "stationary": _exponentials(network.log_stationary), "log_stationary": _numbers(network.log_stationary),
-            "mfpt": _exponentials(network.log_mfpt), "log_mfpt": _numbers(network.log_mfpt),
-            "timescales": _exponentials(network.log_timescales), "log_timescales": _numbers(network.log_timescales),
-        },
+        "network": _network(network),
         "diagnostics": {
             **analysis.diagnostics, "warnings": analysis.warnings, "search_warnings": analysis.diagnostics["warnings"],
             "unassigned": None if analysis.sampled is None else analysis.sampled.unassigned,
@@ -100,6 +96,21 @@ def to_document(analysis: Analysis) -> dict[str, Any]:
         "provenance": dict(analysis.provenance),
         "other_points": [dict(point) for point in analysis.other_points],
         "config": dict(analysis.config),
+    }  # fmt: skip
+
+
+def _network(network: TransitionNetwork) -> dict[str, Any]:
+    """What follows from the rates; null for what has a number for each pair, and for timescales, of a large network."""
+    stationary = {
+        "stationary": _exponentials(network.log_stationary), "log_stationary": _numbers(network.log_stationary),
+    }  # fmt: skip
+    names = ("rate_matrix", "log_rate_matrix", "mfpt", "log_mfpt", "timescales", "log_timescales")
+    if network.n_states > MAX_DENSE_STATES:
+        return {**dict.fromkeys(names), **stationary}
+    return {
+        "rate_matrix": _rate_matrix(network), "log_rate_matrix": _numbers(network.log_rate_matrix), **stationary,
+        "mfpt": _exponentials(network.log_mfpt), "log_mfpt": _numbers(network.log_mfpt),
+        "timescales": _exponentials(network.log_timescales), "log_timescales": _numbers(network.log_timescales),
     }  # fmt: skip
 
 
