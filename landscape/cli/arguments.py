@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from landscape import __version__
+from landscape.cli.plot import add_plot
 from landscape.cli.report import add_report
 from landscape.errors import UsageError
 
@@ -167,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("--quiet", action="store_true", help="no progress on standard error")
     _add_threads(assign)
 
+    add_plot(command("plot", "pictures of a saved analysis: PNG, SVG or PDF"))
     add_report(
         command(
             "report",

@@ -177,6 +177,13 @@ def assign(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plot(arguments: argparse.Namespace) -> int:
+    _set_threads(arguments.threads)
+    from landscape.cli.plot import write_pictures
+
+    return write_pictures(arguments)
+
+
 def report(arguments: argparse.Namespace) -> int:
     _set_threads(None)
     from landscape.cli.report import write_report
@@ -208,7 +215,7 @@ def potentials(arguments: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "analyze": analyze, "rates": rates, "check": check, "export": export, "assign": assign, "report": report,
-    "sample": sample, "theory": theory, "potentials": potentials,
+    "plot": plot, "sample": sample, "theory": theory, "potentials": potentials,
 }  # fmt: skip
 
 
