@@ -240,7 +240,9 @@ class _Saddle:
 
     def _thermal_radius(self, rays: np.ndarray) -> float:
         """The least distance along a ray at which |beta (E - E_s)| reaches 1, nothing relaxed."""
-        size = np.full(len(rays), 1 / math.sqrt(self.dynamics.beta * np.abs(self.values).max()))
+        largest = float(np.abs(self.values).max())
+        first = 1 / math.sqrt(self.dynamics.beta * largest) if largest > 0 else 1e-3 / float(self.scale.max())
+        size = np.full(len(rays), first)
         base = self.energy.value(self.x[None])[0]
         for _ in range(60):
             change = self.dynamics.beta * np.abs(self.energy.value(self._points(size[:, None] * rays)) - base)
