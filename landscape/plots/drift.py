@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import LogLocator, NullLocator
 from mpl_toolkits.mplot3d.art3d import line_collection_2d_to_3d  # type: ignore[import-untyped]
 
 from landscape.dynamics import Dynamics, Overdamped
@@ -101,8 +102,10 @@ def plot_quiver(
         _turn(ax, box)
     _axis_names(ax, subspace, title)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85 if k == 2 else 0.55, pad=0.03 if k == 2 else 0.12)
-    for ticks in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
-        ticks(lambda value, place: f"{value:g}")
+    if isinstance(norm, LogNorm):
+        bar.set_ticks(LogLocator(subs=(1.0, 2.0, 5.0)), minor=False)
+        bar.ax.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+        bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("speed, distance per time", fontsize=TEXT)
     bar.ax.tick_params(labelsize=SMALL)
     return QuiverArtists(ax, drawn, starts, vectors, speeds)

@@ -129,7 +129,7 @@ def _barriers(
                             arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 0.8,
                                         "shrinkA": 0, "shrinkB": 3})  # fmt: skip
         label = ax.annotate(
-            f"{top - bottom:.3g} $kT$", (x, bottom), (2 if side == 0 else -2, -3), textcoords="offset points",
+            f"{top - bottom:.3g} $kT$", (x, bottom), (-4 if side == 0 else 4, -3), textcoords="offset points",
             ha="right" if side == 0 else "left", va="top", fontsize=SMALL, zorder=4,
         )  # fmt: skip
         arrows.append(arrow)
