@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscape.analysis import AnalysisConfig, analyze
+    from landscape.comparison import Comparison, compare_analyses
     from landscape.dynamics import Overdamped, Underdamped, from_metadata
     from landscape.energy import Energy, as_energy, load_energy, save_energy
     from landscape.network import TransitionNetwork
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "AnalysisConfig",
+    "Comparison",
     "Energy",
     "ExactWeights",
     "Overdamped",
@@ -40,6 +42,7 @@ __all__ = [
     "analyze",
     "as_energy",
     "assign_basins",
+    "compare_analyses",
     "exact_weights",
     "find_minima",
     "find_saddles",
@@ -55,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "landscape.analysis": ("AnalysisConfig", "analyze"),
+    "landscape.comparison": ("Comparison", "compare_analyses"),
     "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
     "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
     "landscape.network": ("TransitionNetwork",),

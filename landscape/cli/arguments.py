@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from landscape import __version__
+from landscape.cli.compare import DESCRIPTION as COMPARE
+from landscape.cli.compare import add_compare
+from landscape.cli.network import DESCRIPTION as NETWORK
+from landscape.cli.network import add_network
 from landscape.cli.plot import add_plot
 from landscape.cli.report import add_report
 from landscape.errors import UsageError
@@ -156,7 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("-o", "--output", metavar="FILE", required=True)
     export.add_argument(
-        "--lag-time", type=_number, metavar="T", help="of the deeptime model (default: a tenth of the slowest timescale)"
+        "--lag-time",
+        type=_number,
+        metavar="T",
+        help="of the deeptime model (default: a tenth of the slowest timescale)",
     )
 
     assign = command("assign", "label points by the state whose basin of attraction holds them")
@@ -169,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_threads(assign)
 
     add_plot(command("plot", "pictures of a saved analysis: PNG, SVG or PDF"))
+    add_network(
+        command("network", "what the network of states says: metastable sets, pathways, sensitivities", NETWORK)
+    )
+    add_compare(command("compare", "two saved analyses side by side, states matched", COMPARE))
     add_report(
         command(
             "report",

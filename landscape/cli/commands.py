@@ -184,6 +184,18 @@ def plot(arguments: argparse.Namespace) -> int:
     return write_pictures(arguments)
 
 
+def network(arguments: argparse.Namespace) -> int:
+    from landscape.cli.network import show_network
+
+    return show_network(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from landscape.cli.compare import compare as compare_saved
+
+    return compare_saved(arguments)
+
+
 def report(arguments: argparse.Namespace) -> int:
     _set_threads(None)
     from landscape.cli.report import write_report
@@ -215,6 +227,7 @@ def potentials(arguments: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "analyze": analyze, "rates": rates, "check": check, "export": export, "assign": assign, "report": report,
+    "network": network, "compare": compare,
     "plot": plot, "sample": sample, "theory": theory, "potentials": potentials,
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from landscape.network.export import FORMATS, export_network, states_table, tran
 from landscape.network.flux import ReactiveFlux, reactive_flux
 from landscape.network.lumping import MetastableSets, lump
 from landscape.network.markov_model import default_lag_time, to_deeptime, transition_matrix
+from landscape.network.overview import network_overview
 from landscape.network.pathsample import export_pathsample
 from landscape.network.pathways import Pathway, reaction_pathways
 from landscape.network.sensitivity import TimescaleSensitivity, timescale_sensitivity
@@ -49,6 +50,7 @@ __all__ = [
     "lump",
     "minimax_heights",
     "minimax_path",
+    "network_overview",
     "reaction_pathways",
     "reactive_flux",
     "states_table",

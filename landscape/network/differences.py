@@ -11,20 +11,22 @@ come out right that way, whatever the spread of the rates.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from landscape.network.elimination import Array, Eliminated
 
 
-class Signed(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Signed:
     """Numbers as log |value| and sign (-1, 0, 1), of equal shapes."""
 
     log: Array
     sign: Array
 
-    def __getitem__(self, index: object) -> Signed:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Signed:
         return Signed(self.log[index], self.sign[index])
 
     def __neg__(self) -> Signed:
@@ -58,7 +60,7 @@ def differences(records: list[Eliminated], known: Array, values: Array, sources:
     n = len(sources.sign)
     result = Signed(np.full((n, n), -np.inf), np.zeros((n, n)))
     between = signed(values[None, :] - values[:, None])
-    result.log[np.ix_(known, known)], result.sign[np.ix_(known, known)] = between
+    result.log[np.ix_(known, known)], result.sign[np.ix_(known, known)] = between.log, between.sign
     present = np.zeros(n, dtype=bool)
     present[known] = True
     for record in reversed(records):

@@ -282,9 +282,11 @@ def _npz(network: TransitionNetwork) -> bytes:
 
 def _deeptime(network: TransitionNetwork, lag_time: float | None) -> bytes:
     lag_time = default_lag_time(network) if lag_time is None else lag_time
-    arrays = {"transition_matrix": transition_matrix(network, lag_time), "stationary_distribution": network.stationary}
+    matrix = transition_matrix(network, lag_time)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, lagtime=np.array(lag_time), **arrays)
+    np.savez_compressed(
+        buffer, transition_matrix=matrix, stationary_distribution=network.stationary, lagtime=np.array(lag_time)
+    )
     return buffer.getvalue()
 
 

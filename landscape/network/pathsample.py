@@ -50,7 +50,7 @@ def export_pathsample(
     if not np.all(lows > 0):
         worst = int(np.argmin(lows.min(axis=1)))
         raise UsageError(f"minimum {worst} has a Hessian eigenvalue {lows[worst].min():.6g}: it is no minimum")
-    bad = np.flatnonzero((tops < 0).sum(axis=1) != 1) if len(tops) else []
+    bad = np.flatnonzero(np.count_nonzero(tops < 0, axis=-1) != 1)
     if len(bad):
         raise UsageError(f"saddle {bad[0]} has not exactly one negative Hessian eigenvalue: leave it out")
     minima = [

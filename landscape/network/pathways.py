@@ -41,7 +41,7 @@ def reaction_pathways(flux: ReactiveFlux, n_paths: int = 5) -> tuple[Pathway, ..
         raise UsageError(f"the number of pathways is at least 1, got {n_paths}: ask for one or more")
     check_connected(flux)
     left = flux.log_net.copy()
-    found = []
+    found: list[Pathway] = []
     while len(found) < n_paths:
         path = _widest(left, flux.source, flux.target)
         if path is None:

@@ -83,7 +83,8 @@ def mode_differences(modes: Modes, k: int, log_pi: Array) -> Signed:
     weights = signed(modes.pivot_vectors[k])
     for column, record in enumerate(modes.records[:pivots]):
         scale = modes.log_eigenvalues[k] - record.log_escape - log_pi[record.node]
-        sources.log[record.node], sources.sign[record.node] = weights[column].scaled(scale / 2)
+        source = weights[column].scaled(scale / 2)
+        sources.log[record.node], sources.sign[record.node] = source.log, source.sign
     nothing = np.array([], dtype=np.int64)
     return differences(modes.records, nothing, np.zeros(0), sources, ground=modes.records[-1].node)
 
@@ -108,7 +109,7 @@ def eigenfunctions(log_rates: Array, log_pi: Array, states: Sequence[int]) -> Ar
             within = log_pi[inside] - np.logaddexp.reduce(log_pi[inside])
             # sum pi psi = 0 in each part: psi_i is the mean of psi_i - psi_j over j
             mean = signed_sum(gaps[np.ix_(inside, inside)].scaled(within[:, None]))
-            logs[inside], signs[inside] = mean
+            logs[inside], signs[inside] = mean.log, mean.sign
         values = signs * np.exp(logs - logs.max())
         columns.append(values * np.sign(values[np.argmax(np.abs(values))]))
     return np.column_stack(columns) if columns else np.zeros((len(log_pi), 0))
