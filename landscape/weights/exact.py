@@ -11,10 +11,11 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
+from landscape.sampling.independence import inverse_factors, squared_distances
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
-from landscape.weights.plan import MAX_SHAPE, ExactWeights, make_plan
-from landscape.weights.tails import effective_draws, pareto_shape
+from landscape.weights.plan import ExactWeights, make_plan
+from landscape.weights.tails import effective_draws, pareto_shape, share_beyond
 from landscape.weights.tempering import WeightedDraws, weighted_draws
 from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities
 from landscape.weights.wells import Wells
@@ -22,10 +23,10 @@ from landscape.weights.wells import Wells
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
-# In which the budget is spent: these shares of the draws, and of the labels, which are dearer, a quarter each.
-ROUNDS = (1 / 15, 2 / 15, 4 / 15, 8 / 15)
+ROUNDS = 4  # in which the budget is spent at most
 MIN_ROUND = 256
-MAX_SHARE = 0.05  # of the total weight on one draw
+DRAWS_PER_LABEL = 8  # effective ones: with many more, single labels would speak for too many draws
+MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
 MIN_EFFECTIVE = 200  # effective draws below which there is no result
 MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
 MAX_LOST = 0.05  # share of the mass in no known basin above which the weights mean nothing
@@ -42,8 +43,7 @@ class ExactResult:
     unassigned, unassigned_se : share of the mass whose gradient flow reaches none of the known minima.
     converged : healthy, and within the target errors. reason : what is wrong where it is not, else "".
     effective : (sum w)^2 / sum w^2. largest_share : of one draw in the total weight. pareto_shape : of the tail of the
-    weights, the largest over all draws and over those of each state that matters. n_draws, n_labelled, evaluations :
-    spent. levels : of the tempered path, 1 for plain importance sampling.
+    weights. n_draws, n_labelled, evaluations : spent. levels : of the tempered path, 1 for plain importance sampling.
     """
 
     weights: np.ndarray | None
@@ -115,29 +115,31 @@ class _Estimate:
         self.plan = make_plan(energy, wells, options, generator)
         self.evaluations, self.n_labelled = self.plan.evaluations, 0
         self.finished = False
-        affordable = (options.evaluations - self.evaluations) // self.plan.path.cost
-        self.budget = min(options.draws, affordable)
+        affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost) // ROUNDS
+        wanted = DRAWS_PER_LABEL * options.labels / ROUNDS / max(self.plan.efficiency, 1e-3)
+        self.round_size = max(min(int(wanted), affordable), MIN_ROUND)
         self.rounds = 0
         self.draws = LabelledDraws(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
     def extend(self) -> ExactResult:
-        plan, n = self.plan, max(int(ROUNDS[self.rounds] * self.budget), MIN_ROUND)
+        plan, n = self.plan, self.round_size
         drawn = weighted_draws(self.energy, self.wells.beta, plan.mixture, plan.path, n, self.generator)
         self.evaluations += n * plan.path.cost
         self.rounds += 1
         log_w = drawn.log_weights.numpy()
         # Flows are dear: none where the weights alone say that there will be no result.
-        hopeless = effective_draws(log_w) < ROUNDS[0] * MIN_EFFECTIVE or pareto_shape(log_w) > MAX_SHAPE
-        self.draws = self.draws.joined(self._labelled(drawn, 0 if hopeless else self.options.labels // len(ROUNDS)))
+        hopeless = ROUNDS * effective_draws(log_w) < MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
+        self.draws = self.draws.joined(self._labelled(drawn, 0 if hopeless else self.options.labels // ROUNDS))
         result = self._summary()
         self.finished = self.finished or hopeless
         return result
 
     def _labelled(self, drawn: WeightedDraws, n_labels: int) -> LabelledDraws:
         log_w, wells = drawn.log_weights.numpy(), self.wells
-        # Reduced energies of the wells as they were fitted: each component without its share, at its harmonic weight.
-        components = self.plan.mixture.log_components(drawn.x) - self.plan.mixture.log_weights
-        energies = -(components[:, :-1] + wells.weights.log())
+        # Reduced harmonic energies of the wells, as wide as the mixture was fitted.
+        means, inverses = self.plan.mixture.means[:-1], inverse_factors(self.plan.mixture.factors[:-1])
+        harmonic = 0.5 * self.options.inflation**2 * squared_distances(drawn.x, means, inverses)
+        energies = wells.beta * wells.bottoms + harmonic
         guess = energies.argmin(1).numpy()
         label, correction = guess.copy(), np.zeros(len(log_w))
         if n_labels == 0:
@@ -159,11 +161,10 @@ class _Estimate:
         masses = self.draws.masses(n) if effective else Masses(*np.full((4, n + 1), np.nan))
         share, error = masses.share[:n], masses.share_se[:n]
         matters = ~(share + 3 * error < options.target_se)
-        shapes = np.array([pareto_shape(log_w[self.draws.guess == i]) for i in range(n)])
-        shape = float(np.nanmax([pareto_shape(log_w), *shapes[matters]], initial=-np.inf))
-        known = ~(shapes > MAX_SHAPE) & (masses.log_z_se[:n] <= MAX_RELATIVE)
+        beyond = np.array([share_beyond(log_w[self.draws.guess == i]) for i in range(n)])
+        known = (beyond <= MAX_RELATIVE) & (masses.log_z_se[:n] <= MAX_RELATIVE)
         lost = masses.share[n] > MAX_LOST + 3 * masses.share_se[n]
-        reason = self._distrust(effective, largest, shape, lost, np.flatnonzero(matters & ~known))
+        reason = self._distrust(effective, share_beyond(log_w), lost, np.flatnonzero(matters & ~known))
         trusted = not reason
         precise = trusted and bool(error[known].max(initial=0) <= options.target_se)
         if trusted and not precise:
@@ -171,7 +172,7 @@ class _Estimate:
                 f"the largest standard error {error[known].max():.2g} stayed above the target {options.target_se:g}: "
                 "allow more draws, evaluations and labels"
             )
-        self.finished = self.rounds == len(ROUNDS) or (
+        self.finished = self.rounds == ROUNDS or (
             precise and bool((masses.log_z_se[:n] <= options.relative_se).all())
         )  # fmt: skip
 
@@ -181,20 +182,18 @@ class _Estimate:
         return ExactResult(
             weights=kept(share), standard_errors=kept(error), log_z=kept(masses.log_z), log_z_se=kept(masses.log_z_se),
             unassigned=float(masses.share[n]), unassigned_se=float(masses.share_se[n]), converged=precise,
-            reason=reason, effective=effective, largest_share=largest, pareto_shape=shape, n_draws=len(log_w),
-            n_labelled=self.n_labelled, evaluations=self.evaluations, levels=len(self.plan.path.levels),
+            reason=reason, effective=effective, largest_share=largest, pareto_shape=pareto_shape(log_w),
+            n_draws=len(log_w), n_labelled=self.n_labelled, evaluations=self.evaluations,
+            levels=len(self.plan.path.levels),
         )  # fmt: skip
 
-    def _distrust(self, effective: float, largest: float, shape: float, lost: bool, unknown: np.ndarray) -> str:
+    def _distrust(self, effective: float, beyond: float, lost: bool, unknown: np.ndarray) -> str:
         """Why there are no numbers, "" where there are."""
+        count = f"{len(self.draws):,}"
         if effective < MIN_EFFECTIVE:
-            return (
-                f"{len(self.draws):,} draws are worth {effective:.0f}, fewer than {MIN_EFFECTIVE}: the wells are {FAR}"
-            )
-        if largest > MAX_SHARE:
-            return f"one of {len(self.draws):,} draws carries {largest:.0%} of the weight: the wells are {FAR}"
-        if shape > MAX_SHAPE:
-            return f"the weights have a tail without a mean (Pareto shape {shape:.2f}): the wells are {FAR}"
+            return f"{count} draws are worth {effective:.0f}, fewer than {MIN_EFFECTIVE}: the wells are {FAR}"
+        if beyond > MAX_BEYOND:
+            return f"about {min(beyond, 1):.0%} of the mass is not seen by {count} draws: the wells are {FAR}"
         if lost:
             share = 1 - self.draws.masses(len(self.wells.x)).share[:-1].sum()
             return f"{share:.1%} of the mass flows to no known minimum: the search has missed some, or there is no Z"

@@ -11,7 +11,7 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.sampling import StudentMixture
 from landscape.weights.adaptation import fitted
-from landscape.weights.tails import effective_draws, pareto_shape
+from landscape.weights.tails import effective_draws, share_beyond
 from landscape.weights.tempering import TemperedPath, WeightedDraws, direct_path, plan_path, weighted_draws
 from landscape.weights.wells import Wells
 
@@ -22,7 +22,7 @@ ENOUGH = (
     0.02  # below which draws are walked: plain ones are so cheap that a fiftieth of them is worth more than walkers
 )
 FITS = 3  # of the mixture at most
-MAX_SHAPE = 0.7  # Pareto shape of the weights above which no mean can be trusted
+MAX_BEYOND = 0.05  # share of the weight expected beyond the largest of the trial draws (`share_beyond`)
 # (loss a level, moves a level) of the paths that are tried in turn, each two to three times as long as the one before.
 PATHS = ((0.2, 4), (0.05, 4), (0.0125, 6))
 PLANNING = 4  # the part 1 / PLANNING of the evaluations may go into each path tried
@@ -66,10 +66,11 @@ class ExactWeights:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was chosen, and what the choice cost in evaluations of the energy."""
+    """What was chosen, how many of its draws are effective (a share), and what the choice cost in evaluations."""
 
     mixture: StudentMixture
     path: TemperedPath
+    efficiency: float
     evaluations: int
 
 
@@ -80,7 +81,7 @@ def make_plan(energy: Energy, wells: Wells, options: ExactWeights, generator: to
     planner = _Planner(energy, wells, options, generator)
     planner.fit_mixture()
     planner.choose_path()
-    return Plan(planner.mixture, planner.path, planner.evaluations)
+    return Plan(planner.mixture, planner.path, planner.efficiency, planner.evaluations)
 
 
 class _Planner:
@@ -135,4 +136,4 @@ class _Planner:
         draws = weighted_draws(self.energy, self.beta, mixture, path, n, self.generator)
         self.evaluations += n * path.cost
         log_w = draws.log_weights.numpy()
-        return draws, 0.0 if pareto_shape(log_w) > MAX_SHAPE else effective_draws(log_w) / n
+        return draws, 0.0 if share_beyond(log_w) > MAX_BEYOND else effective_draws(log_w) / n

@@ -24,19 +24,32 @@ def pareto_shape(log_weights: np.ndarray) -> float:
     Above k = 1/2 the weights have no variance, and from about 0.7 on neither their mean nor its standard error can be
     trusted at any practical number of draws (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25 (2024) 72). The tail is
     the largest min(n / 5, 3 sqrt n); the fit is Zhang and Stephens's (Technometrics 51 (2009) 316), drawn towards 1/2
-    with the strength of ten values, as there.
+    with the strength of ten values, as there. Weights of 0 are left out.
     """
-    n = len(log_weights)
+    ordered = np.sort(log_weights[np.isfinite(log_weights)])
+    n = len(ordered)
     size = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
     if size < MIN_TAIL:
         return math.nan
-    ordered = np.sort(log_weights)
     w = np.exp(ordered[-size - 1 :] - ordered[-1])
     excess = w[1:] - w[0]
-    if not np.isfinite(w).all() or excess[-1] <= 0:
-        return -math.inf if np.isfinite(ordered[-1]) else math.nan  # all equal: no tail at all
+    if excess[-1] <= 0:
+        return -math.inf  # all equal: no tail at all
     raw = generalised_pareto_shape(excess[excess > 0])
     return (raw * size + 10 * 0.5) / (size + 10)
+
+
+def share_beyond(log_weights: np.ndarray) -> float:
+    """Share of the total weight that is to be expected beyond the largest draw so far; inf where it has no bound.
+
+    A tail of shape k holds E[w; w > w_max] = w_max / (n (1 - k)) there, if k < 1: a heavy tail does no harm while its
+    largest weight is a small part of the sum, and a single draw that dominates does at any k.
+    """
+    shape = pareto_shape(log_weights)
+    if math.isnan(shape) or shape >= 1:
+        return math.inf
+    largest = math.exp(log_weights.max() - np.logaddexp.reduce(log_weights))
+    return largest / (1 - shape)
 
 
 def generalised_pareto_shape(excess: np.ndarray) -> float:

@@ -90,6 +90,8 @@ def plan_path(
     t = 0.0
     while t < 1 and len(levels) < max_levels:
         ratio = walkers.log_ratio()
+        if not bool(ratio.isfinite().any()):
+            return None
         ahead = _next_step(ratio, 1 - t, loss)
         t = 1.0 if ahead >= (1 - t) * (1 - 1e-9) else t + ahead
         walkers.resample(torch.softmax(ahead * ratio, 0))
