@@ -261,6 +261,18 @@ def test_three_state_cycle_without_detailed_balance(exponents: tuple[int, int, i
     np.testing.assert_allclose(log_timescales(log_rates), exact, rtol=1e-13, atol=1e-9)
 
 
+@pytest.mark.parametrize(("seed", "spread"), [(0, 2.0), (1, 30.0), (2, 100.0), (3, 300.0)])
+def test_timescales_without_detailed_balance_against_multiprecision(seed: int, spread: float) -> None:
+    """-1 / Re(eigenvalue) of random directed generators; where rates are alike, complex pairs are among them."""
+    log_rates = directed_rates(seed, 8, spread)
+    assert not is_reversible(log_rates)
+    with mpmath.workdps(int(100 + 3 * spread)):
+        values = mpmath.eig(exact_generator(log_rates), left=False, right=False)
+        exact = exact_timescales(log_rates)
+    assert (spread > 10) == all(abs(mpmath.im(value)) < 1e-20 * abs(value) for value in values)
+    np.testing.assert_allclose(log_timescales(log_rates), exact, rtol=1e-13, atol=1e-8)
+
+
 def test_directed_ring_has_complex_eigenvalues() -> None:
     """k (exp(2 pi i m / n) - 1): the timescale is -1 over the real part."""
     n = 7
