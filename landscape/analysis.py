@@ -72,7 +72,7 @@ class AnalysisConfig:
 
     @staticmethod
     def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact] with their classes' fields.
+        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact] of the fields above.
 
         [minima.descent], [saddles.walk] and [saddles.flow] are the options of the local methods. [minima.box] low,
         high or [minima.gaussian] mean, standard_deviation give the starts, and so does [minima.starts] with either
