@@ -99,7 +99,7 @@ def largest_curvature(energy: Energy, x: torch.Tensor, generator: torch.Generato
     """
     v = torch.randn(x.shape, dtype=torch.float64, generator=generator)
     size = torch.full((len(x),), torch.nan, dtype=torch.float64)
-    for _ in range(min(POWER_ITERATIONS, 4 * x.shape[1] + 4)):
+    for _ in range(POWER_ITERATIONS if x.shape[1] > 1 else 1):
         v = v / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
         v = energy.hvp(x, v).to(device="cpu", dtype=torch.float64)
         size = v.norm(dim=1)

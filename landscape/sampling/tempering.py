@@ -23,7 +23,8 @@ from landscape.sampling.metropolis import Beta, Chains
 from landscape.sampling.step_size import StepSize, curvature_along
 
 SWAP_ACCEPTANCE = 0.6  # wanted between neighbours
-MIXED = 1.02  # R-hat below which the chains of the hottest level count as having forgotten their starts
+MIXED = 1.03  # R-hat below which the chains of the hottest level count as having forgotten their starts
+PILOT_SWEEPS = 500  # at least: in fewer, R-hat stays above that limit even where chains move freely
 MOST_HALVINGS = 10  # of beta, down to the hottest level
 MOST_LEVELS = 40
 STAGES = 4  # of running, measuring and placing the levels anew
@@ -44,6 +45,7 @@ class Tempering:
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", self.ratios.to(torch.float64))
         if self.ratios[0] != 1 or not bool((self.ratios.diff() < 0).all() and (self.ratios > 0).all()):
             raise UsageError(f"the ratios of a ladder begin with 1 and fall towards 0, not {self.ratios.tolist()}")
 
@@ -104,12 +106,12 @@ def exchange_acceptance(kernel: Tempering, beta: float, energies: torch.Tensor) 
 
 
 def hottest_ratio(energy: Energy, beta: float, x: torch.Tensor, n_sweeps: int, generator: torch.Generator) -> float:
-    """The part of beta at which chains from x (n, d) forget their starts within about n_sweeps moves.
+    """The part of beta at which chains from x (n, d) forget their starts within n_sweeps moves, or 500 if that is more.
 
-    beta is halved, at most ten times, until chains of Metropolis-adjusted Langevin moves from x have R-hat below 1.02
+    beta is halved, at most ten times, until chains of Metropolis-adjusted Langevin moves from x have R-hat below 1.03
     in every coordinate. The starts must lie in all the basins between which the chains are to move.
     """
-    state, ratio = Chains.init(energy, x), 1.0
+    state, ratio, n_sweeps = Chains.init(energy, x), 1.0, max(n_sweeps, PILOT_SWEEPS)
     for _ in range(MOST_HALVINGS):
         pilot = Mala(None, 1.0).stabilised(beta * ratio * curvature_along(energy, state.x, generator))
         settled, kernels = warm_up([pilot], energy, beta * ratio, state, n_sweeps // 2, generator)
@@ -143,7 +145,8 @@ def find_ladder(
             break
         accepted = exchange_acceptance(kernel, beta, energies)
         old, new = kernel.ratios, torch.as_tensor(_placed(kernel.ratios.numpy(), accepted))
-        log_step = np.interp(-np.log(new), -np.log(old), np.log(torch.as_tensor(kernel.local.step_size)))
+        log_step = torch.as_tensor(kernel.local.step_size).log().numpy()
+        log_step = np.interp(-new.log().numpy(), -old.log().numpy(), log_step)
         kernel = Tempering(new, replace(kernel.local, step_size=torch.as_tensor(np.exp(log_step))))
         # Every level goes on from the chains of the old level next to it in temperature.
         nearest = (new.log()[:, None] - old.log()).abs().argmin(1)
