@@ -25,7 +25,7 @@ METHODS = (
     ("zeroth", "0th order", OKABE_ITO[5], "v"),
     ("second", "2nd order", OKABE_ITO[1], "s"),
     ("sampled", "sampled", OKABE_ITO[0], "o"),
-    ("exact", "importance sampling", OKABE_ITO[3], "D"),
+    ("exact", "exact (importance sampling)", OKABE_ITO[3], "D"),
 )
 MAX_STATES = 16
 SPREAD = 0.6  # of the distance between two states that the methods of one take up
@@ -80,7 +80,7 @@ def plot_weights(analysis: Analysis, *, max_states: int = MAX_STATES, ax: Axes |
     if positive.max() > LOGARITHMIC * positive.min():
         ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(bottom=0.5 * float(positive.min()))
-    else:
+    elif positive.max() > 2 * positive.min():
         ax.set_ylim(bottom=0)
     ax.set_xticks(range(len(shown)), [str(state) for state in shown])
     ax.set_xlim(-0.6, len(shown) - 0.4)

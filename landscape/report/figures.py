@@ -10,10 +10,11 @@ from html import escape
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 from landscape.errors import LandscapeError
 from landscape.plots.gallery import PICTURES
-from landscape.plots.picture import Scene
+from landscape.plots.picture import Scene, render
 
 SVG_BYTES = 120_000  # drawings up to this size stay vectors; larger ones become pixels
 DPI, LEAST_DPI = 150, 60
@@ -76,7 +77,7 @@ def _within_budget(figures: list[Figure]) -> list[tuple[str, bytes]]:
         if not sizes[largest]:
             break
         resolution[largest] *= 0.8
-        images[largest] = ("png", _saved(figures[largest], "png", resolution[largest]))
+        images[largest] = ("png", _pixels(figures[largest], resolution[largest]))
     return images
 
 
@@ -85,12 +86,18 @@ def image_of(figure: Figure) -> tuple[str, bytes]:
     vectors = _saved(figure, "svg", DPI)
     if len(vectors) <= SVG_BYTES:
         return "svg+xml", vectors
-    pixels = _saved(figure, "png", DPI)
+    pixels = _pixels(figure, DPI)
     return ("svg+xml", vectors) if len(vectors) <= len(pixels) else ("png", pixels)
 
 
-def _saved(figure: Figure, kind: str, dpi: float) -> bytes:
+def _pixels(figure: Figure, dpi: float) -> bytes:
+    """A PNG of 256 colours, which takes a third of the bytes and looks the same."""
+    image = Image.open(io.BytesIO(_saved(figure, "png", dpi))).convert("RGB")
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "learned-landscape"}):
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date" if kind == "svg" else "Software": None})
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _saved(figure: Figure, kind: str, dpi: float) -> bytes:
+    with matplotlib.rc_context({"svg.hashsalt": "learned-landscape"}):
+        return render(figure, kind, "", "", dpi)

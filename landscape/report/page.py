@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -64,7 +65,7 @@ def report_page(
         ("settings", "Parameters", tables.parameters_table(analysis)),
     ]
     sections = [section for section in sections if section[2]]
-    source = str(analysis.energy.get("source", "an energy"))
+    source = Path(str(analysis.energy.get("source", "an energy"))).name
     return _template().substitute(
         title=escape(f"Energy landscape of {source}"),
         policy=POLICY_3D if views else POLICY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -11,16 +11,15 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from landscape.errors import UsageError
-from landscape.plots.grids import EnergyGrid, energy_grid
+from landscape.plots.grids import EnergyGrid
 from landscape.plots.meshes import Mesh, surface_mesh
 from landscape.plots.picture import Scene
-from landscape.plots.planes import choose_plane
-from landscape.plots.style import INK, KT_COLORMAP, SADDLE, UNREACHABLE, state_color
-from landscape.plots.volume import contour_meshes, space_grid
+from landscape.plots.style import INK, KT_COLORMAP, SADDLE, state_color
+from landscape.plots.volume import contour_meshes
 from landscape.store import Analysis
 
-RESOLUTION = 121  # points along each axis of a surface
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
+CAMERA = {"eye": {"x": -0.75, "y": -1.45, "z": 1.5}}
 EXTRA = 'views that turn need plotly: install it with pip install "learned-landscape[report]"'
 
 
@@ -49,17 +48,16 @@ def three_d_views(scene: Scene, progress: Callable[[str], None]) -> list[View]:
     check_extra()
     from plotly.offline import get_plotlyjs
 
-    analysis, energy = scene.analysis, scene.energy
-    if energy is None:
+    analysis = scene.analysis
+    if scene.energy is None:
         raise UsageError("3-D views need the energy: say where it is with --energy, or leave --three-d out")
     if analysis.dim < 2:
         raise UsageError("3-D views need an energy of two dimensions or more: leave --three-d out")
     progress("3-D surface")
-    plane = choose_plane(analysis, scene.plane_choice)
-    views = [_surface(analysis, energy_grid(analysis, energy, plane, limit=scene.limit, resolution=RESOLUTION))]
+    views = [_surface(analysis, scene.plane)]
     if analysis.dim > 2:
         progress("3-D isosurfaces")
-        views.append(_volume(analysis, space_grid(analysis, energy, limit=scene.limit)))
+        views.append(_volume(analysis, scene.space))
     return [
         View(views[0].title, views[0].text, f"<script>{get_plotlyjs()}</script>{views[0].html}"),
         *views[1:],
@@ -68,10 +66,12 @@ def three_d_views(scene: Scene, progress: Callable[[str], None]) -> list[View]:
 
 def _surface(analysis: Analysis, grid: EnergyGrid) -> View:
     levels, plane = grid.levels, grid.subspace
-    mesh = surface_mesh(grid, every=1)
+    mesh = surface_mesh(grid)
+    mesh = replace(mesh, faces=mesh.faces[(mesh.kt[mesh.faces] < levels.limit).any(axis=1)])  # no lid at the limit
     traces = [
         _mesh(
-            mesh, intensity=np.minimum(mesh.kt, levels.limit), colorscale=_colorscale(), cmin=0.0, cmax=levels.limit,
+            mesh, intensity=np.minimum(mesh.kt, levels.limit).astype(np.float32), colorscale=_colorscale(),
+            cmin=0.0, cmax=levels.limit,
             colorbar={"title": {"text": "kT"}, "len": 0.6}, hovertemplate="%{z:.2f} kT<extra></extra>",
         )
     ]  # fmt: skip
@@ -123,8 +123,6 @@ def _mesh(mesh: Mesh, **appearance: Any) -> Any:
 
     x, y, z = mesh.vertices.T.astype(np.float32)
     i, j, k = mesh.faces.T.astype(np.int32)
-    if "intensity" in appearance:
-        appearance["intensity"] = appearance["intensity"].astype(np.float32)
     return Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lighting={"ambient": 0.75, "specular": 0.05}, **appearance)
 
 
@@ -161,7 +159,7 @@ def _figure(name: str, text: str, traces: Sequence[Any], axes: Sequence[str], as
     figure = Figure(traces)
     figure.update_layout(
         template="none", margin={"l": 0, "r": 0, "t": 0, "b": 0}, uirevision=name, legend={"x": 0, "y": 1},
-        scene={**scene, "aspectmode": "manual", "aspectratio": aspect, "dragmode": "turntable"},
+        scene={**scene, "aspectmode": "manual", "aspectratio": aspect, "dragmode": "turntable", "camera": CAMERA},
         hoverlabel={"namelength": -1},
     )  # fmt: skip
     drawing = figure.to_html(
@@ -171,9 +169,8 @@ def _figure(name: str, text: str, traces: Sequence[Any], axes: Sequence[str], as
 
 
 def _colorscale() -> list[list[Any]]:
-    """Colours of energies in kT, grey from the limit on."""
-    shades = [[float(at), to_hex(KT_COLORMAP(float(at) * 0.999))] for at in np.linspace(0, 0.995, 24)]
-    return [*shades, [0.996, UNREACHABLE], [1.0, UNREACHABLE]]
+    """Colours of energies in kT from 0 to the limit."""
+    return [[float(at), to_hex(KT_COLORMAP(float(at) * 0.999))] for at in np.linspace(0, 1, 24)]
 
 
 def _plain(label: str) -> str:
