@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-KT_LABEL = "energy above the lowest minimum ($kT$)"
+KT_LABEL = "$kT$ above the lowest minimum"
 MAX_ASPECT = 3.0  # boxes longer than this fill the axes instead of keeping true proportions
 TINT = 0.72  # how far the colour of a basin is mixed with white, outside of the sub-level set
 

@@ -83,15 +83,19 @@ def saddle_handle(label: str) -> Line2D:
     return Line2D([], [], marker="D", linestyle="", markersize=5, markerfacecolor="w", markeredgecolor=INK, label=label)
 
 
-def path_handle(label: str, solid: bool = True) -> Line2D:
+def path_handle(label: str, solid: bool = True, images: bool = False) -> Line2D:
     """What a legend shows for paths."""
-    return Line2D([], [], color=PATH, linewidth=1.3, linestyle="-" if solid else (0, (4, 1.5)), label=label)
+    style: dict[str, Any] = {"marker": "o", "markersize": 2.6} if images else {}
+    return Line2D([], [], color=PATH, linewidth=1.3, linestyle="-" if solid else (0, (4, 1.5)), label=label, **style)
 
 
 def legend_below(ax: Any, handles: Sequence[Any], columns: int = 3, drop: float = 36.0) -> Any:
-    """A legend `drop` points under the axes, where it hides nothing."""
+    """A legend `drop` points under the axes, where it hides nothing, in as many columns as fit, `columns` at most."""
+    room = 72 * ax.figure.get_figwidth() * ax.get_position().width
+    widest = SMALL * (0.55 * max(len(handle.get_label()) for handle in handles) + 4.0)
+    columns = max(1, min(columns, len(handles), int(1.2 * room / widest)))
     under = ax.transAxes + ScaledTranslation(0, -drop / 72, ax.figure.dpi_scale_trans)
     return ax.legend(
         handles=list(handles), loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=under, borderaxespad=0.0,
-        ncol=min(columns, len(handles)), fontsize=SMALL, frameon=False, handlelength=2.2, columnspacing=1.4,
+        ncol=columns, fontsize=SMALL, frameon=False, handlelength=2.2, columnspacing=1.4,
     )  # fmt: skip

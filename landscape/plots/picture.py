@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +86,10 @@ class Picture:
 
 
 def render(figure: Figure, form: str, title: str, text: str, dpi: float = 150.0) -> bytes:
-    """The file of a figure as "png", "svg" or "pdf", with its title and the text for those who cannot see it inside."""
+    """The file of a figure as "png", "svg" or "pdf", with its title and the text for those who cannot see it inside.
+
+    UsageError for another format, and for a figure too small for its labels.
+    """
     metadata = {
         "png": {"Title": title, "Description": text},
         "svg": {"Title": title, "Description": text, "Date": None},
@@ -94,5 +98,13 @@ def render(figure: Figure, form: str, title: str, text: str, dpi: float = 150.0)
     if form not in metadata:
         raise UsageError(f"a picture is written as png, svg or pdf, not {form!r}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata[form])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*layout not applied", category=UserWarning)
+        try:
+            figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata[form])
+        except UserWarning as warning:
+            width, height = figure.get_size_inches()
+            raise UsageError(
+                f"labels and legend leave no room for a picture of {width:g} x {height:g} inches: give a larger --size"
+            ) from warning
     return buffer.getvalue()

@@ -82,8 +82,7 @@ def plot_profile(analysis: Analysis, path: int = 0, *, legend: bool = True, ax: 
     settled = "" if analysis.paths.converged[path] else " (not settled)"
     label_axes(ax, "distance along the path", "energy ($kT$)", f"{ends[0]}-{ends[1]} over saddle {saddle}{settled}")
     if legend:
-        handles = [path_handle("minimum energy path, images"), saddle_handle("saddle"), _harmonic_handle()]
-        legend_below(ax, handles if wells else handles[:2])
+        legend_below(ax, _handles())
     barriers = (float(top - bottoms[0]), float(top - bottoms[1]))
     return ProfileArtists(ax, line, images, arclength, kt, ends, saddle, barriers, tuple(wells), arrows, labels)
 
@@ -135,6 +134,11 @@ def _barriers(
         arrows.append(arrow)
         labels.append(label)
     return tuple(arrows), tuple(labels)
+
+
+def _handles() -> list[Line2D]:
+    path = path_handle("minimum energy path and its images", images=True)
+    return [path, saddle_handle("saddle"), _harmonic_handle()]
 
 
 def _harmonic_handle() -> Line2D:
@@ -233,7 +237,7 @@ def plot_profiles(analysis: Analysis, *, most: int = 12, figure: Any = None) -> 
         if number % columns:
             artists.ax.set_ylabel("")
     figure.legend(
-        handles=[path_handle("minimum energy path, images"), saddle_handle("saddle"), _harmonic_handle()],
+        handles=_handles(),
         loc="outside lower center", ncol=3, fontsize=SMALL, frameon=False,
     )  # fmt: skip
     n_paths = len(analysis.paths.saddle)

@@ -96,7 +96,7 @@ class Levels:
 
 
 def kt_levels(beta: float, minima: np.ndarray, saddles: np.ndarray, limit: float | None = None) -> Levels:
-    """Levels that show the wells and the passes between them: 8 to 20 steps of 1, 2 or 5 times a power of ten kT.
+    """Levels that show the wells and the passes between them: 7 to 16 steps of 1, 2 or 5 times a power of ten kT.
 
     minima (n,), saddles (m,) : energies. limit : in kT, rounded up to a whole step; by default the highest saddle and
     half as much again, at least 5 kT more.
