@@ -91,7 +91,7 @@ def triple_well(beta: float, n: int = 400) -> Case:
 
 
 def covered(case: Case, method: str, settings: str, seed: int) -> np.ndarray | None:
-    """Whether the interval of each state holds its weight; None where there is no number."""
+    """Whether the interval of each state holds its weight (1 or 0), nan where it has no number; None for no numbers."""
     hessians = case.energy.hessian(case.minima)
     generator = torch.Generator().manual_seed(seed)
     arguments = (case.energy, case.minima, hessians, case.beta, case.assign)
@@ -102,7 +102,7 @@ def covered(case: Case, method: str, settings: str, seed: int) -> np.ndarray | N
     if result.weights is None:
         return None
     low, high = result.interval()
-    return (low <= case.weights) & (case.weights <= high)
+    return np.where(np.isnan(low), np.nan, (low <= case.weights) & (case.weights <= high))
 
 
 def main() -> None:
@@ -112,17 +112,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for case in (tilted_well(), triple_well(1.67), triple_well(4.0)):
-        for method in ("sampled", "exact"):
+        for method in ("exact", "sampled"):
             started = time.perf_counter()
             rows = [covered(case, method, arguments.settings, seed) for seed in range(arguments.repetitions)]
             hits = np.array([row for row in rows if row is not None])
-            share = ", ".join(f"{count}" for count in hits.sum(0)) if len(hits) else "none"
+            known = (~np.isnan(hits)).sum(0) if len(hits) else []
+            share = ", ".join(f"{held:.0f}/{n}" for held, n in zip(np.nansum(hits, 0), known, strict=True))
             seconds = time.perf_counter() - started
-            print(
-                f"{case.name:22s} {method:8s} {arguments.settings:8s} held by {share} of {len(hits)} intervals, "
-                f"{arguments.repetitions - len(hits)} without a number; {seconds:.0f} s",
-                flush=True,
-            )
+            settings = f"{case.name:22s} {method:8s} {arguments.settings:8s}"
+            print(f"{settings} held by {share or 'no'} intervals of each state; {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+STEEPEST = 0.9  # Pareto shape that is believed at most
 MIN_TAIL = 5  # fewer values than this have no tail that could be fitted
 
 
@@ -40,16 +41,17 @@ def pareto_shape(log_weights: np.ndarray) -> float:
 
 
 def share_beyond(log_weights: np.ndarray) -> float:
-    """Share of the total weight that is to be expected beyond the largest draw so far; inf where it has no bound.
+    """Share of the total weight that is to be expected beyond the largest draw so far; inf for too few draws.
 
     A tail of shape k holds E[w; w > w_max] = w_max / (n (1 - k)) there, if k < 1: a heavy tail does no harm while its
-    largest weight is a small part of the sum, and a single draw that dominates does at any k.
+    largest weight is a small part of the sum, and a single draw that dominates does at any k. Above STEEPEST the k of a
+    few draws is mostly noise; where it is not, a large k shows in the largest weight itself.
     """
     shape = pareto_shape(log_weights)
-    if math.isnan(shape) or shape >= 1:
+    if math.isnan(shape):
         return math.inf
     largest = math.exp(log_weights.max() - np.logaddexp.reduce(log_weights))
-    return largest / (1 - shape)
+    return largest / (1 - min(shape, STEEPEST))
 
 
 def generalised_pareto_shape(excess: np.ndarray) -> float:
