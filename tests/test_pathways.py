@@ -158,8 +158,9 @@ def test_net_flow_is_conserved_and_pathways_use_it_up(spread: float) -> None:
         for path in nx.all_simple_paths(graph, a, b)
     )
     assert paths[0].share == pytest.approx(widest, rel=1e-12)
-    i, j = paths[0].bottleneck
-    assert net[i, j] == pytest.approx(widest, rel=1e-12)
+    rises = np.diff(np.exp(flux.log_forward[list(paths[0].states)]))
+    step = paths[0].states.index(paths[0].limiting[0])
+    assert paths[0].limiting[1] == paths[0].states[step + 1] and rises[step] == rises.max()
 
 
 def test_two_routes_by_hand() -> None:
@@ -171,6 +172,7 @@ def test_two_routes_by_hand() -> None:
     assert np.exp(flux.log_total) == pytest.approx(2 / 4)
     first, second = reaction_pathways(flux)
     assert first.states == (0, 1, 3) and first.share == pytest.approx(0.75)
+    assert first.limiting == (0, 1)  # the committor of 1 is 3/4
     assert second.states == (0, 2, 3) and second.share == pytest.approx(0.25)
     assert reaction_pathways(flux, 1) == (first,)
 

@@ -133,12 +133,12 @@ def _way(way: Mapping[str, Any]) -> str:
     lines = [line for text in lines for line in textwrap.wrap(text, 120, subsequent_indent="    ")]
     total = math.fsum(path["share"] for path in way["pathways"])
     cells = [
-        [str(k + 1), f"{path['share']:.4f}", f"{path['bottleneck'][0]} -> {path['bottleneck'][1]}",
+        [str(k + 1), f"{path['share']:.4f}", _chain(path["limiting_step"]),
          _chain(path["states"])]
         for k, path in enumerate(way["pathways"])
     ]  # fmt: skip
     lines.append(f"pathways ({len(cells)}, together {total:.4f} of the flux)")
-    return "\n".join([*lines, *aligned(["", "share", "bottleneck", "states"], cells, left=("states",))])
+    return "\n".join([*lines, *aligned(["", "share", "limiting step", "states"], cells, left=("states",))])
 
 
 def _chain(path: Sequence[int], longest: int = 12) -> str:

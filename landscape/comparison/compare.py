@@ -185,12 +185,12 @@ def _notes(a: Analysis, b: Analysis, match: str, pairs: Array) -> tuple[str, ...
     if a.dim != b.dim:  # lists of one number a coordinate then differ for that alone
         differ = [name for name in differ if not isinstance(first[name], list)]
     if differ:
-        notes.append(f"the dynamics differ in {', '.join(differ)}, and weights and rates for that alone")
+        notes.append(f"the dynamics differ in {', '.join(differ)}; weights and rates differ for that reason too")
     for name, analysis in (("first", a), ("second", b)):
         if not analysis.diagnostics["converged"]:
             notes.append(f"the {name} analysis finished without converging: states of it may be missing")
-    if len(pairs) == 0:
-        notes.append("no states could be matched by position: different latent spaces are matched by permutation")
+    if match == "position" and len(pairs) < min(len(a.states.x), len(b.states.x)):
+        notes.append("both have states without a partner in reach; other latent spaces are matched by permutation")
     if match == "weights":
         notes.append("states were matched by weight alone, which says nothing about which is connected to which")
     return tuple(notes)

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from landscape.errors import UsageError
-from landscape.network.algebra import components, log_stationary
+from landscape.network.algebra import components
 from landscape.network.elimination import Array, eliminate, log_sum
 from landscape.network.sensitivity import eigenfunctions
 from landscape.network.spectrum import log_timescales
@@ -61,8 +61,7 @@ def lump(network: TransitionNetwork, n_sets: int | None = None) -> MetastableSet
     at least one a connected part. UsageError: no detailed balance, or a number that does not fit.
     """
     matrix = network.log_rate_matrix
-    log_pi = log_stationary(matrix, network.log_weights)
-    times = log_timescales(matrix)
+    log_pi, times = network.log_stationary, network.log_timescales
     labels = components(matrix)
     parts = int(labels.max()) + 1
     count = _number(times) if n_sets is None else n_sets

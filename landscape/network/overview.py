@@ -107,7 +107,7 @@ def _way(
         "pathways": [
             {
                 "states": list(path.states), "share": path.share, "log_flux": path.log_flux,
-                "bottleneck": list(path.bottleneck),
+                "limiting_step": list(path.limiting),
             }
             for path in reaction_pathways(flux, n_paths)
         ],

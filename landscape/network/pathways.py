@@ -23,13 +23,13 @@ _SMALLEST_SHARE = 1e-12  # what is left beyond it is rounding
 class Pathway:
     """states: visited in turn, from source to target. share: of the total flux. log_flux: log of its flux, 1/time.
 
-    bottleneck: the step (i, j) whose net flow it exhausts.
+    limiting: the step (i, j) over which the probability to arrive, the committor, rises most.
     """
 
     states: tuple[int, ...]
     share: float
     log_flux: float
-    bottleneck: tuple[int, int]
+    limiting: tuple[int, int]
 
 
 def reaction_pathways(flux: ReactiveFlux, n_paths: int = 5) -> tuple[Pathway, ...]:
@@ -52,8 +52,8 @@ def reaction_pathways(flux: ReactiveFlux, n_paths: int = 5) -> tuple[Pathway, ..
         share = float(np.exp(log_flux - flux.log_total))
         if share < _SMALLEST_SHARE:
             break
-        weakest = int(np.argmin(carried))
-        found.append(Pathway(tuple(path), share, log_flux, (path[weakest], path[weakest + 1])))
+        steepest = int(np.argmax(np.diff(np.exp(flux.log_forward[path]))))
+        found.append(Pathway(tuple(path), share, log_flux, (path[steepest], path[steepest + 1])))
         with np.errstate(divide="ignore"):
             left[edges] = carried + np.log(-np.expm1(log_flux - carried))
     return tuple(found)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from landscape.errors import UsageError
-from landscape.network.algebra import components, log_stationary
+from landscape.network.algebra import components
 from landscape.network.differences import Signed, differences, signed, signed_sum
 from landscape.network.elimination import Array
 from landscape.network.spectrum import Modes, is_reversible, reversible_modes
@@ -50,10 +50,9 @@ def timescale_sensitivity(network: TransitionNetwork, n_timescales: int | None =
     O(n^2 times the edges of a state) for each timescale after one eigendecomposition, see `log_timescales`.
     UsageError for a network without detailed balance, whose eigenvectors are another matter.
     """
-    matrix = network.log_rate_matrix
-    modes = checked_modes(matrix)
+    modes = checked_modes(network.log_rate_matrix)
     count = _count(n_timescales, len(modes.log_eigenvalues))
-    log_pi = log_stationary(matrix, network.log_weights)
+    log_pi = network.log_stationary
     saddles = np.zeros((count, network.n_saddles))
     first, second = network.joins[network.counted].T
     log_flow = log_pi[first] + network.log_rates[network.counted, 0]
