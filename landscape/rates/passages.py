@@ -3,8 +3,9 @@
     k_ij = N_ij / T_i,  N_ij transitions from last core i to next other core j, T_i the time with last core i.
 
 Trajectories run in one batch, in rounds of equal numbers from every core, so that exits from rare states are
-counted as well. Each starts from local equilibrium in its core and is left to itself for five relaxation times before
-counting begins. Standard errors come from the differences between trajectories,
+counted as well. Each starts from local equilibrium in its core, as if it had just entered it. Runs that are shorter
+than a stay in a state are made up for by its old age: after five relaxation times it is left at a constant rate
+(`counting.Tally`). Standard errors come from the differences between trajectories,
 
     var k = sum_r (N_ij^r - k T_i^r)^2 / T_i^2,
 
@@ -31,8 +32,8 @@ from landscape.rates.counting import CountedRates, Detector, Tally, sample_cores
 from landscape.rates.integrators import Integrator, Trajectories, largest_frequency, relaxation_time
 
 STEP = {"overdamped": 0.1, "underdamped": 0.2}  # time step times the largest frequency
-BURN_IN = 5.0  # relaxation times
-FIRST_ROUND = 4.0  # burn-ins; rounds then double, up to
+MEMORY = 5.0  # relaxation times after which a sojourn has forgotten how it began
+FIRST_ROUND = 5.0  # times that; rounds then double, up to
 LONGEST_ROUND = 2.0  # mean lifetimes of the shortest-lived core
 COMPARED = 20  # counts on both sides from which two estimates of a rate are compared
 FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transitions together
@@ -48,7 +49,7 @@ class PassageOptions:
     """target_error : relative standard error at which to stop, for each transition that carries a tenth or more of its
     core's exits. budget : seconds after which to stop in any case. trajectories : in one batch. time_step : None
     chooses .1 over the largest curvature (overdamped) or .2 over the largest frequency (underdamped) seen at 256
-    points before and 256 points after the burn-in. confidence : of the intervals.
+    points in the cores and 256 points reached from there. confidence : of the intervals.
     """
 
     target_error: float = 0.03
@@ -109,41 +110,58 @@ def _run(
     integrator: Integrator,
     detector: Detector,
     start: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor],
-    burn_in: float,
+    memory: float,
     length: float,
     generator: torch.Generator,
     deadline: float,
 ) -> tuple[Tally, torch.Tensor]:
-    """Run a batch for burn_in + length, or until the deadline; count in the second part. Returns the final x too."""
+    """Run a batch for a time `length`, or beyond `memory` until the deadline. Returns the tally and the final x.
+
+    memory : the age from which on a sojourn counts as late.
+    """
     state, last = integrator.init(start[0], start[1]), start[2].clone()
-    n, cores, h = len(last), len(detector.center), integrator.time_step
-    first = math.ceil(burn_in / h)
-    counts, transit = (torch.zeros(n, cores * cores, dtype=torch.float64, device=last.device) for _ in range(2))
-    times = torch.zeros(n, cores, dtype=torch.float64, device=last.device)
+    n, h = len(last), integrator.time_step
     since, left = (torch.zeros(n, dtype=torch.float64, device=last.device) for _ in range(2))
+    sojourns: list[tuple[torch.Tensor, ...]] = []  # trajectory, core, next core, begin, last seen in the core, end
     now = 0.0
-    for step in range(first + math.ceil(length / h)):
-        if step % CHECK_EVERY == 0 and step > first and time.perf_counter() > deadline:
+    for step in range(math.ceil(length / h)):
+        if step % CHECK_EVERY == 0 and now > memory and time.perf_counter() > deadline:
             break
         state = integrator.step(state, generator)
-        now = max(0, step + 1 - first) * h
+        now = (step + 1) * h
         label = detector.labels(state.x, state.p)
         rows = torch.nonzero((label >= 0) & (label != last))[:, 0]
         left[label == last] = now
         if not len(rows):
             continue
-        old, new = last[rows], label[rows]
-        if step >= first:
-            times[rows, old] += now - since[rows]
-            counts[rows, old * cores + new] += 1
-            transit[rows, old * cores + new] += now - left[rows]
-            since[rows] = now
-        last[rows], left[rows] = new, now
-    times[torch.arange(n, device=last.device), last] += now - since
+        sojourns.append((rows, last[rows], label[rows], since[rows], left[rows], torch.full_like(since[rows], now)))
+        last[rows], since[rows], left[rows] = label[rows], now, now
+    rows = torch.arange(n, device=last.device)
+    sojourns.append((rows, last, torch.full_like(last, -1), since, left, torch.full_like(since, now)))
+    columns = [torch.cat(parts).cpu().numpy() for parts in zip(*sojourns, strict=True)]
+    return _tally(columns, memory, _finite(state).cpu().numpy(), len(detector.center)), state.x
+
+
+def _tally(sojourns: list[np.ndarray], memory: float, finite: np.ndarray, cores: int) -> Tally:
+    """Sojourns as the columns of `_run`: early and late parts. One that began too late for all of its early part to
+    be seen is left out, as its exit would be seen or not by its own doing."""
+    trajectory, core, following, begin, left, end = sojourns
+    whole = begin + memory <= end.max()
+    late = end - begin > memory
+    n = len(finite)
+    begun, times = np.zeros((n, cores)), np.zeros((n, 2, cores))
+    counts, transit = np.zeros((n, 2, cores, cores)), np.zeros((n, 2, cores, cores))
+    np.add.at(begun, (trajectory[whole], core[whole]), 1)
+    np.add.at(times, (trajectory[whole], 0, core[whole]), np.minimum(end - begin, memory)[whole])
+    np.add.at(times, (trajectory[late], 1, core[late]), (end - begin - memory)[late])
+    for age, mask in ((0, whole & ~late & (following >= 0)), (1, late & (following >= 0))):
+        where = (trajectory[mask], age, core[mask], following[mask])
+        np.add.at(counts, where, 1)
+        # all of the way to the next core belongs to the exit, whenever it set out
+        np.add.at(transit, where, (end - left)[mask])
     tally = Tally(cores)
-    counted, between = (t.reshape(n, cores, cores).cpu().numpy() for t in (counts, transit))
-    tally.add(counted, times.cpu().numpy(), between, _finite(state).cpu().numpy())
-    return tally, state.x
+    tally.add(begun, counts, times, transit, finite)
+    return tally
 
 
 def _finite(state: Trajectories) -> torch.Tensor:
@@ -267,14 +285,14 @@ def _rounds(
     smooth = not isinstance(dynamics, Overdamped) and cores.momentum_form is None
     noises = [i.noise if continuous and not smooth else None for i in integrators]
     detectors = [Detector(cores, energy, noise) for noise in noises]
-    burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
-    length, began = FIRST_ROUND * burn_in, time.perf_counter()
+    memory = MEMORY * relaxation_time(energy, dynamics, cores.center)
+    length, began = FIRST_ROUND * memory, time.perf_counter()
     number = max(1, round(options.trajectories / len(cores)))
     while True:
         for k, integrator in enumerate(integrators):
             start = sample_cores(energy, dynamics, cores, number if k == 0 else max(1, number // 2), generator)
             until = deadline - (deadline - time.perf_counter()) * (len(integrators) - 1 - k) / (len(integrators) - k)
-            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until)[0]
+            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, memory, length, generator, until)[0]
         together = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
         found = together.rates(options.confidence)
         error = _worst_error(found)
@@ -326,13 +344,13 @@ def _compare(one: CountedRates, two: CountedRates) -> tuple[np.ndarray, bool]:
 
 
 def _chosen_step(energy: Energy, dynamics: Dynamics, cores: Cores, generator: torch.Generator, scheme: str) -> float:
-    """`STEP` over the largest frequency at points of the cores and at those reached from there in a burn-in."""
+    """`STEP` over the largest frequency at points of the cores and at those reached from there."""
     number = max(1, CURVATURE_POINTS // len(cores))
     start = sample_cores(energy, dynamics, cores, number, generator)
     fastest = largest_frequency(energy, dynamics, start[0])
     pilot = Integrator(energy, dynamics, scheme, STEP[dynamics.kind] / fastest)
-    burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
-    reached = _run(pilot, Detector(cores, energy), start, burn_in, 0.0, generator, math.inf)[1]
+    memory = MEMORY * relaxation_time(energy, dynamics, cores.center)
+    reached = _run(pilot, Detector(cores, energy), start, memory, memory, generator, math.inf)[1]
     reached = reached[reached.isfinite().all(1)]
     if len(reached):
         fastest = max(fastest, largest_frequency(energy, dynamics, reached))
