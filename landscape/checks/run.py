@@ -35,6 +35,7 @@ Report = Callable[[str], None]
 STEP_SHARE = 0.25  # of the budget that a simulation leaves to the rates at the user's time step
 FEWEST_SECONDS = 1.0  # below it a simulation is not worth its start
 SECOND_LOOK = 3.0  # a simulation that met its target is repeated if so many times its cost is left
+TRAJECTORIES = 500  # in a batch: more would spend a short budget on their burn-in
 HOPELESS = 100.0  # times the statistics: rows that need more do not make a simulation longer
 
 
@@ -105,7 +106,7 @@ class _Run:
         return self._simulate(cores, target / math.sqrt(min(factor, 0.8 * left / used)), left)
 
     def _simulate(self, cores: Cores, target: float, seconds: float) -> Reference:
-        options = PassageOptions(target, seconds, confidence=self.options.confidence)
+        options = PassageOptions(target, seconds, TRAJECTORIES, confidence=self.options.confidence)
         return from_simulation(
             self.energy, self.dynamics, cores, self.generator, options,
             lambda part, text: self.report(f"check: simulation {part:.0%}, {text}"),
@@ -126,7 +127,10 @@ class _Run:
     def step_effect(self, cores: Cores, reference: Reference, time_step: float) -> StepEffect:
         """Rates simulated at the user's time step over those of the reference."""
         options = PassageOptions(
-            self.options.target_error, max(self.left(), FEWEST_SECONDS), confidence=self.options.confidence
+            self.options.target_error,
+            max(self.left(), FEWEST_SECONDS),
+            TRAJECTORIES,
+            confidence=self.options.confidence,
         )
         coarse = rates_at_step(
             self.energy, self.dynamics, cores, time_step, self.generator, options, scheme=self.options.scheme,
