@@ -40,6 +40,7 @@ FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transiti
 MAIN_EXIT = 0.1  # part of a core's exits from which on a transition must reach the target error
 CHECK_EVERY = 100  # steps between looks at the clock
 CURVATURE_POINTS = 256
+TALLIED = 2_000_000  # pairs of cores times trajectories that are added up at once
 
 Progress = Callable[[float, str], None]
 
@@ -146,21 +147,24 @@ def _tally(sojourns: list[np.ndarray], memory: float, finite: np.ndarray, cores:
     """Sojourns as the columns of `_run`: early and late parts. One that began too late for all of its early part to
     be seen is left out, as its exit would be seen or not by its own doing."""
     trajectory, core, following, begin, left, end = sojourns
-    whole = begin + memory <= end.max()
-    late = end - begin > memory
-    n = len(finite)
-    begun, times = np.zeros((n, cores)), np.zeros((n, 2, cores))
-    counts, transit = np.zeros((n, 2, cores, cores)), np.zeros((n, 2, cores, cores))
-    np.add.at(begun, (trajectory[whole], core[whole]), 1)
-    np.add.at(times, (trajectory[whole], 0, core[whole]), np.minimum(end - begin, memory)[whole])
-    np.add.at(times, (trajectory[late], 1, core[late]), (end - begin - memory)[late])
-    for age, mask in ((0, whole & ~late & (following >= 0)), (1, late & (following >= 0))):
-        where = (trajectory[mask], age, core[mask], following[mask])
-        np.add.at(counts, where, 1)
-        # all of the way to the next core belongs to the exit, whenever it set out
-        np.add.at(transit, where, (end - left)[mask])
-    tally = Tally(cores)
-    tally.add(begun, counts, times, transit, finite)
+    whole, late, gone = begin + memory <= end.max(), end - begin > memory, following >= 0
+    tally, rows = Tally(cores), max(1, TALLIED // cores**2)
+    for low in range(0, len(finite), rows):
+        here = (trajectory >= low) & (trajectory < low + rows)
+        r = trajectory - low
+        n = min(rows, len(finite) - low)
+        begun, times = np.zeros((n, cores)), np.zeros((n, 2, cores))
+        counts, transit = np.zeros((n, 2, cores, cores)), np.zeros((n, 2, cores, cores))
+        first, second = here & whole, here & late
+        np.add.at(begun, (r[first], core[first]), 1)
+        np.add.at(times, (r[first], 0, core[first]), np.minimum(end - begin, memory)[first])
+        np.add.at(times, (r[second], 1, core[second]), (end - begin - memory)[second])
+        for age, mask in ((0, first & ~late & gone), (1, second & gone)):
+            where = (r[mask], age, core[mask], following[mask])
+            np.add.at(counts, where, 1)
+            # all of the way to the next core belongs to the exit, whenever it set out
+            np.add.at(transit, where, (end - left)[mask])
+        tally.add(begun, counts, times, transit, finite[low : low + rows])
     return tally
 
 
