@@ -19,7 +19,7 @@ from landscape.plots.volume import contour_meshes
 from landscape.store import Analysis
 
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
-CAMERA = {"eye": {"x": -0.75, "y": -1.45, "z": 1.5}}
+CAMERA = {"eye": {"x": -0.85, "y": -1.65, "z": 1.6}}
 EXTRA = 'views that turn need plotly: install it with pip install "learned-landscape[report]"'
 
 
