@@ -1,7 +1,8 @@
 """From observations to Gaussian marginals of the latent path, q(z_t | x) = N(mu(t), sigma(t)^2).
 
 One observation is one time unit. Node k (t = k) has its mean and sd from the context c_k, which a GRU makes of
-x_0..x_k: online. Inside the interval from k to k + 1, at t = k + s,
+x_0..x_k: online. To the mean a linear map of x_k is added, which starts as the slow coordinates of the data. Inside the
+interval from k to k + 1, at t = k + s,
 
     m(s) = (1 - s) m_k + s m_{k+1} + s (1 - s) b(c_k, c_{k+1}, s),       m = (mu, log sigma),
 
@@ -74,7 +75,8 @@ class PosteriorEncoder(nn.Module):
         super().__init__()
         self.dim, self.mask_input = dim, mask_input
         self.context = GRUContext(generators, n_channels * (2 if mask_input else 1), n_context)
-        self.node = StackedMLP(generators, n_context, n_context, 2 * dim)
+        self.node = StackedMLP(generators, n_context, n_context, 2 * dim, gain=0.1)
+        self.skip = nn.Parameter(torch.zeros(len(generators), n_channels, dim, dtype=torch.float64))
         self.left = StackedLinear(generators, n_context, n_context)
         self.right = StackedLinear(generators, n_context, n_context)
         self.clock = uniform(generators, (1, 1, n_context), 1.0)
@@ -84,12 +86,19 @@ class PosteriorEncoder(nn.Module):
         """(S, B, T, c), mask alike -> (S, B, T, H). Values not observed must be 0."""
         return self.context(torch.cat([x, mask.to(x)], -1) if self.mask_input else x)
 
-    def nodes(self, contexts: torch.Tensor) -> torch.Tensor:
-        """(S, B, T, H) -> (S, B, T, 2 d): mean and log sd at the observations."""
+    @torch.no_grad()
+    def start_from(self, coordinates: torch.Tensor) -> None:
+        """Let the means start as linear coordinates (c, m) of each observation, m <= d; the others as they are."""
+        self.skip[:, :, : coordinates.shape[1]] = coordinates.to(self.skip)
+
+    def nodes(self, contexts: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """(S, B, T, H), (S, B, T, c) -> (S, B, T, 2 d): mean and log sd at the observations."""
         seeds, batch, time, _ = contexts.shape
-        out = self.node(contexts.reshape(seeds, batch * time, -1)).view(seeds, batch, time, -1)
+        rows = (seeds, batch * time, -1)
+        out = self.node(contexts.reshape(rows)).view(seeds, batch, time, -1)
+        linear = torch.bmm(x.reshape(rows), self.skip).view(seeds, batch, time, -1)
         # Start narrow against the unit scale of the latent space: exp(-1.5) = .22.
-        return torch.cat([out[..., : self.dim], out[..., self.dim :] - 1.5], -1)
+        return torch.cat([out[..., : self.dim] + linear, out[..., self.dim :] - 1.5], -1)
 
     def between(self, contexts: torch.Tensor, nodes: torch.Tensor, s: torch.Tensor) -> Marginals:
         """Marginals at times k + s, s (S, B, T - 1) in (0, 1), one in each interval; derivatives by time."""

@@ -140,7 +140,7 @@ class OverdampedNLD(nn.Module):
         """The terms of the loss at the top of this module, each (S,), in nats a frame."""
         encoder, prior = self.encoder, self.prior
         contexts = encoder.contexts(batch.x, batch.mask)
-        nodes = encoder.nodes(contexts)
+        nodes = encoder.nodes(contexts, batch.x)
         d = self.config.latent_dim
         mean, log_sd = nodes[..., :d], nodes[..., d:]
         z = mean + log_sd.exp() * noise.nodes
@@ -184,7 +184,7 @@ class OverdampedNLD(nn.Module):
         means, sds = [], []
         for part, seen in zip(x.to(self.dtype).split(chunk), mask.split(chunk), strict=True):
             stacked = part.expand(len(self.seeds), *part.shape)
-            nodes = self.encoder.nodes(self.encoder.contexts(stacked, seen.expand(stacked.shape)))
+            nodes = self.encoder.nodes(self.encoder.contexts(stacked, seen.expand(stacked.shape)), stacked)
             mean, log_sd = nodes.chunk(2, -1)
             means.append(mean)
             sds.append(log_sd.exp())

@@ -17,6 +17,7 @@ from nld_models.config import TrainingConfig
 from nld_models.data import SequenceData
 from nld_models.errors import CheckpointError, TrainingError
 from nld_models.model import ModelConfig, Noise, OverdampedNLD, total_loss
+from nld_models.slow_coordinates import slow_coordinates
 from nld_models.windows import Windows
 
 CURVES = ("loss", "reconstruction", "path_kl", "initial_kl", "stationarity", "gradient_norm", "diffusion_coefficient")
@@ -89,6 +90,7 @@ class _Trainer:
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.windows = Windows(data, config.window, config.equilibration, dtype)
         self.model = OverdampedNLD(model, data.n_channels, data.n_missing > 0, seeds, dtype)
+        self.model.encoder.start_from(torch.from_numpy(slow_coordinates(data, model.latent_dim).copy()))
         # Not the stream of the initial values, which depends on the sizes of the networks.
         self.generators = [torch.Generator().manual_seed(2**32 + seed) for seed in seeds]
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
