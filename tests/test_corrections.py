@@ -24,7 +24,13 @@ from landscape.rates import (
     simulate_passages,
     string_rates,
 )
-from landscape.rates.corrections import log_depopulation, log_quartic_integral, log_turnover, mode_energy_loss
+from landscape.rates.corrections import (
+    log_depopulation,
+    log_quartic_integral,
+    log_turnover,
+    mode_energy_loss,
+    path_energy_loss,
+)
 from landscape.search import StringOptions, string_method
 
 # E = x^4/4 - x^2/2, m = 1: kT, gamma, smallest nonzero |Re| eigenvalue, exact / (2 k of the formula)
@@ -74,6 +80,22 @@ def test_energy_loss_of_the_quartic_is_its_action() -> None:
         assert quartic_loss(Underdamped(1 / kT, gamma)) == pytest.approx(np.full((1, 2), gamma / kT * 4 / 3), rel=1e-5)
     heavy = quartic_loss(Underdamped(10.0, 0.3, 4.0))  # action grows with the root of the mass, gamma / m falls
     assert heavy == pytest.approx(np.full((1, 2), 10 * 0.3 * 4 / 3 / 2), rel=1e-5)
+
+
+def test_energy_loss_along_a_path() -> None:
+    """In one dimension the action again, also where wells differ; on a line in the plane with its own friction."""
+    dynamics = Underdamped(10.0, 0.3, 4.0)
+    images = np.linspace(-1, 1, 31)[None, :, None]
+    assert path_energy_loss(double_well(), dynamics, images) == pytest.approx(quartic_loss(dynamics), rel=1e-4)
+    turned = np.concatenate([0.6 * images, 0.8 * images], axis=2)
+
+    def ridge(x: torch.Tensor) -> torch.Tensor:
+        along, across = 0.6 * x[:, 0] + 0.8 * x[:, 1], 0.8 * x[:, 0] - 0.6 * x[:, 1]
+        return along**4 / 4 - along**2 / 2 + 5 * across**2
+
+    plane = Energy(ridge, 2)
+    found = path_energy_loss(plane, Underdamped(10.0, (0.1, 0.5)), turned)
+    assert found == pytest.approx(np.full((1, 2), 10 * (0.36 * 0.1 + 0.64 * 0.5) * 4 / 3), rel=1e-4)
 
 
 @pytest.mark.parametrize(("kT", "gamma", "exact", "ratio"), UNDERDAMPED)
@@ -148,14 +170,16 @@ def test_turnover_of_a_bent_valley_by_simulation() -> None:
     energy, dynamics = Energy(coupled, 2), Underdamped(20.0, 0.1)
     x = np.array([[-1.0, 0.5], [1.0, 0.5]])
     cores = make_cores(energy, dynamics, x, torch.Generator().manual_seed(0))
-    found = simulate_passages(
-        energy, dynamics, cores, torch.Generator().manual_seed(1), PassageOptions(0.05, 300.0, 4000)
-    )
+    options = PassageOptions(0.05, 300.0, 4000)
+    found = simulate_passages(energy, dynamics, cores, torch.Generator().manual_seed(1), options)
     assert found.converged
     k = found.estimate.rates[[0, 1], [1, 0]].mean()
-    corrected = corrected_rates(energy, dynamics, x, np.zeros((1, 2)), PAIR)
+    path = string_method(energy, np.array([[-1.0, 0.5]]), np.array([[1.0, 0.5]]))
+    corrected = corrected_rates(energy, dynamics, x, np.zeros((1, 2)), PAIR, path.images, np.array([0]))
     assert math.exp(corrected.log_langer[0, 0]) > 1.35 * k
     assert math.exp(corrected.log_langer[0, 0] + corrected.log_turnover[0]) == pytest.approx(k, rel=0.25)
+    # as if the other mode gave nothing back
+    assert math.exp(corrected.log_langer[0, 0] + log_turnover(corrected.energy_loss)[0]) > 1.2 * k
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ known; `log_string` (m, 2) a separate estimate.
 from landscape.rates.corrections.corrected import CorrectedRates, corrected_rates
 from landscape.rates.corrections.flat_saddle import FlatSaddleRates, flat_saddle_rates, log_quartic_integral
 from landscape.rates.corrections.string_reduction import StringRates, string_rates
-from landscape.rates.corrections.turnover import log_depopulation, log_turnover, mode_energy_loss
+from landscape.rates.corrections.turnover import log_depopulation, log_turnover, mode_energy_loss, path_energy_loss
 
 __all__ = [
     "CorrectedRates",
@@ -22,5 +22,6 @@ __all__ = [
     "log_quartic_integral",
     "log_turnover",
     "mode_energy_loss",
+    "path_energy_loss",
     "string_rates",
 ]

@@ -19,7 +19,7 @@ from landscape.energy import Energy
 from landscape.rates.cores import default_level
 from landscape.rates.corrections.flat_saddle import flat_saddle_rates
 from landscape.rates.corrections.string_reduction import string_rates
-from landscape.rates.corrections.turnover import log_turnover, mode_energy_loss
+from landscape.rates.corrections.turnover import log_turnover, mode_energy_loss, path_energy_loss
 from landscape.rates.kramers import langer_rates
 
 MATTERS = math.log(1.15)  # the band in which two rates count as equal
@@ -32,8 +32,9 @@ class CorrectedRates:
     """Corrections over m saddles, natural logarithms.
 
     log_langer (m, 2) : the formula's rates, nan where it refuses.
-    log_turnover (m,) : of the depopulation factor, <= 0; 0 for overdamped dynamics; nan where the unstable mode does
-    not turn back. energy_loss (m, 2) : Delta of both wells, in units of 1/beta.
+    log_turnover (m,) : of the depopulation factor, <= 0; 0 for overdamped dynamics; nan where no orbit turns back.
+    energy_loss, path_loss (m, 2) : Delta of both wells, in units of 1/beta, by the unstable mode and by friction along
+    the path (nan without one); the lower of the two factors is taken, see `turnover`.
     log_flat_saddle (m,) : of the factor for soft modes across the saddle and for the shape of its top; finite beside a
     finite formula only. quartic (m,) : C of the softest mode; log_flat_rates (m, 2) : rates with these integrals, also
     where the saddle is degenerate and the formula refuses.
@@ -44,6 +45,7 @@ class CorrectedRates:
     log_langer: np.ndarray
     log_turnover: np.ndarray
     energy_loss: np.ndarray
+    path_loss: np.ndarray
     log_flat_saddle: np.ndarray
     log_flat_rates: np.ndarray
     quartic: np.ndarray
@@ -91,14 +93,17 @@ def corrected_rates(
         np.linalg.eigvalsh(hessians), hessians, ends,
     )  # fmt: skip
     turnover, loss = np.zeros(m), np.full((m, 2), np.inf)
+    along = loss
     flat, ridge, quartic = np.full(m, np.nan), np.full((m, 2), np.nan), np.full(m, np.nan)
     string = np.full((m, 2), np.nan)
     if isinstance(dynamics, Underdamped):
-        loss = np.full((m, 2), np.nan)
+        loss, along = np.full((m, 2), np.nan), np.full((m, 2), np.nan)
         rows = np.flatnonzero(np.isfinite(langer.log_rates).all(axis=1))
         if len(rows):
             loss[rows] = mode_energy_loss(energy, dynamics, tops[rows], hessians[rows], wells[ends[rows]])
-        turnover = log_turnover(loss)
+        if paths is not None and len(paths):
+            along[np.asarray(path_saddle, dtype=int)] = path_energy_loss(energy, dynamics, paths)
+        turnover = np.fmin(log_turnover(loss), log_turnover(along))
     if dynamics.reversible and m:
         found = flat_saddle_rates(energy, dynamics, wells, tops, ends)
         factor = found.log_ridge + found.log_top
@@ -110,4 +115,4 @@ def corrected_rates(
         reduced = string_rates(energy, dynamics, np.asarray(paths), level=default_level(d))
         trusted = reduced.concave < UNPHYSICAL
         string[np.asarray(path_saddle, dtype=int)[trusted]] = reduced.log_rates[trusted]
-    return CorrectedRates(langer.log_rates, turnover, loss, flat, ridge, quartic, string)
+    return CorrectedRates(langer.log_rates, turnover, loss, along, flat, ridge, quartic, string)
