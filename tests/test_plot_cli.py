@@ -165,12 +165,12 @@ def test_a_damaged_analysis_is_told(muller: Path, tmp_path: Path, capsys: pytest
 
 
 def test_many_dimensions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sixty dimensions: the plane is that of the two softest directions, and the picture is there in seconds."""
-    scales = np.linspace(1, 9, 60).tolist()
+    """Twenty-four dimensions: the plane is that of the two softest directions, and the picture is there in seconds."""
+    scales = np.linspace(1, 9, 24).tolist()
     source = tmp_path / "wide.py"
     source.write_text(f"import torch\nSCALES = torch.tensor({scales}, dtype=torch.float64)\n\n"
                       "def wide(x):\n    return (SCALES * x**2).sum(1)\n")  # fmt: skip
-    folder = _saved(f"{source}:wide", tmp_path / "wide.landscape", 1.0, dim=60, starts=10)
+    folder = _saved(f"{source}:wide", tmp_path / "wide.landscape", 1.0, dim=24, starts=10)
     target = tmp_path / "a.png"
     assert main(["plot", str(folder), "-o", str(target), "--trust", "--quiet", "--dpi", "50"]) == 0
     assert "principal axes" in capsys.readouterr().out

@@ -345,7 +345,8 @@ def test_volume_shows_the_sublevel_set_of_each_state() -> None:
     energy = Energy(lambda x: (x[:, 0] ** 2 - 1) ** 2 + x[:, 1] ** 2 + x[:, 2] ** 2, 3)
     analysis, _ = _analysed(energy, beta=8.0)
     drawn = plot_volume(analysis, energy)
-    assert [mesh.state for mesh in drawn.meshes] == [0, 1, -1] and len(drawn.surfaces) == 3
+    assert {mesh.state for mesh in drawn.meshes[:2]} == {0, 1} and drawn.meshes[2].state == -1
+    assert len(drawn.surfaces) == 3
     for mesh in drawn.meshes:
         kt = 8.0 * energy.value(mesh.vertices)
         np.testing.assert_allclose(kt, 8.0 if mesh.state >= 0 else 9.0, atol=0.35)
@@ -444,6 +445,18 @@ def test_arrows_have_the_direction_and_speed_of_the_drift() -> None:
     pieces = np.column_stack([drawn.arrows.U, drawn.arrows.V])
     assert (np.sum(pieces * drawn.vectors, axis=1) > 0).all()
     np.testing.assert_allclose(np.linalg.norm(pieces, axis=1), np.linalg.norm(pieces[0]))
+
+
+def test_every_line_of_an_arrow_in_space_has_its_speed() -> None:
+    """A shaft and the two lines of its head: each ends where the arrow points to, with the arrow's colour."""
+    drawn = plot_quiver(lambda x: x * [1.0, 2.0, 3.0], coordinate_subspace(3), np.tile([-1.0, 1.0], (3, 1)), arrows=3)
+    n = len(drawn.starts)
+    values, segments = np.asarray(drawn.arrows.get_array()), np.asarray(drawn.arrows._segments3d)
+    assert len(values) == len(segments) == 3 * n
+    np.testing.assert_allclose(values[:n], drawn.speeds)
+    for line, value in zip(segments[n:], values[n:], strict=True):
+        shaft = np.linalg.norm(segments[:n] - line[0], axis=2).min(1).argmin()
+        assert value == pytest.approx(drawn.speeds[shaft])
 
 
 def test_flow_lines_of_a_whirl_are_circles() -> None:

@@ -97,8 +97,7 @@ def plot_quiver(
         ax.set_aspect("equal")
     else:
         drawn = ax.quiver(*(starts - pieces / 2).T, *pieces.T, arrow_length_ratio=0.4, linewidth=0.9, **keywords)
-        # an arrow is a shaft and two lines of its head, in this order for all of them
-        drawn.set_array(np.concatenate([speeds, np.repeat(speeds, 2)]))
+        drawn.set_array(np.tile(speeds, 3))  # all shafts, then one side of all heads, then the other
         _turn(ax, box)
     _axis_names(ax, subspace, title)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85 if k == 2 else 0.55, pad=0.03 if k == 2 else 0.12)
@@ -306,7 +305,7 @@ def _turn(ax: Any, box: Array) -> None:
     ax.computed_zorder = False
     for name, bounds in zip("xyz", box.tolist(), strict=True):
         getattr(ax, f"set_{name}lim")(*bounds)
-    ax.set_box_aspect(np.ptp(box, axis=1).tolist(), zoom=0.95)
+    ax.set_box_aspect(np.ptp(box, axis=1).tolist(), zoom=0.86)
     ax.view_init(*VIEW)
 
 

@@ -28,7 +28,8 @@ VIEW = (24.0, -56.0)  # elevation and azimuth, degrees
 
 @dataclass(frozen=True, eq=False)
 class VolumeArtists:
-    """What `plot_volume` drew: meshes, innermost first, and a collection of each; minima_at (n, 3)."""
+    """What `plot_volume` drew: meshes, in the order in which they are painted, the level around all of them last, and a
+    collection of each; minima_at (n, 3)."""
 
     ax: Any
     grid: EnergyGrid
@@ -95,7 +96,7 @@ def plot_volume(
     principal axes of minima and paths. UsageError where d < 3, or scikit-image is missing.
     """
     grid = space_grid(analysis, energy, space, limit)
-    meshes = contour_meshes(analysis, grid)
+    meshes = _far_to_near(contour_meshes(analysis, grid))
     ax = new_axes(ax, (6.4, 5.8), three_d=True)
     ax.computed_zorder = False
     surfaces = []
@@ -103,7 +104,7 @@ def plot_volume(
         color = OUTER if mesh.state < 0 else state_color(mesh.state)
         surfaces.append(
             ax.plot_trisurf(
-                *mesh.vertices.T, triangles=mesh.faces, color=color, alpha=0.16 if mesh.state < 0 else 0.45,
+                *mesh.vertices.T, triangles=mesh.faces, color=color, alpha=0.11 if mesh.state < 0 else 0.45,
                 linewidth=0, antialiased=False, lightsource=LIGHT, zorder=number / max(1, len(meshes)), rasterized=True,
             )
         )  # fmt: skip
@@ -120,10 +121,17 @@ def plot_volume(
     return VolumeArtists(ax, grid, meshes, tuple(surfaces), minima, at, saddles, tuple(paths))
 
 
+def _far_to_near(meshes: tuple[Mesh, ...]) -> tuple[Mesh, ...]:
+    """Those of states by their distance from the viewer: matplotlib paints one collection over the other."""
+    elevation, azimuth = np.radians(VIEW)
+    towards = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    return tuple(sorted(meshes, key=lambda mesh: (mesh.state < 0, float((mesh.vertices @ towards).mean()))))
+
+
 def _legend(analysis: Analysis, meshes: tuple[Mesh, ...]) -> list[Any]:
     handles: list[Any] = [
         Patch(color=(*state_color(mesh.state), 0.5), label=f"state {mesh.state}: below {mesh.kt[0]:.2g} $kT$")
-        for mesh in meshes
+        for mesh in sorted(meshes, key=lambda mesh: mesh.state)
         if mesh.state >= 0
     ][:6]
     handles += [Patch(color=OUTER, alpha=0.35, label=f"{mesh.kt[0]:g} $kT$") for mesh in meshes if mesh.state < 0]
