@@ -153,3 +153,18 @@ def test_no_clear_gap_still_gives_memberships() -> None:
     np.testing.assert_allclose(lumped.memberships.sum(axis=1), 1, rtol=1e-13)
     assert np.all(np.diff(np.sign(np.diff(lumped.sets))).nonzero()[0].size <= 4)  # three stretches of the chain
     assert log_timescales(lumped.log_rates)[0] == lumped.log_timescales[0]
+
+
+@pytest.mark.parametrize("seed", [1, 5, 7])
+@pytest.mark.parametrize("count", [2, 5, 8, 10])
+def test_any_number_of_sets_of_a_network_with_weights_down_to_1e_minus_400(seed: int, count: int) -> None:
+    """A random landscape at a thousandth of its spread: sets for every number, and coarse timescales by the gap."""
+    rng = np.random.default_rng(seed)
+    energies = 1000 * rng.random(10)
+    joins = np.array([(i, j) for i in range(10) for j in range(i) if j == i - 1 or rng.random() < 0.2])
+    saddles = energies[joins].max(axis=1) + 1000 * rng.random(len(joins))
+    log_rates = energies[joins] - saddles[:, None]
+    network = TransitionNetwork(energies, np.zeros((10, 1)), -energies, joins, saddles, log_rates)
+    lumped = lump(network, count)
+    assert sorted(set(lumped.sets.tolist())) == list(range(count)) and np.all(np.isfinite(lumped.memberships))
+    np.testing.assert_allclose(lumped.log_timescales, network.log_timescales[: count - 1], atol=1e-10, rtol=1e-12)

@@ -30,6 +30,7 @@ from landscape.network.spectrum import log_timescales
 from landscape.network.transition_network import TransitionNetwork
 
 _NEGATIVE = 1e-9  # memberships as small as this are rounding
+_MOST_STEPS = 4000  # of the search for crisper memberships
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ def _crisp(start: Array) -> Array:
     made as large as possible is the sum over sets of the largest membership in each, at most k (Deuflhard and Weber).
     """
     n, k = start.shape
-    if k == 1 or start.min() > -_NEGATIVE:
+    if k in (1, n) or start.min() > -_NEGATIVE:
         return _normalised(start)
     basis = np.column_stack([np.ones(n), start[:, 1:]])
 
@@ -150,10 +151,12 @@ def _crisp(start: Array) -> Array:
         return np.asarray(inner / inner[0].sum())
 
     def loss(free: Array) -> float:
-        memberships = basis @ filled(free)
-        return -float(memberships.max(axis=0).sum())
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            largest = (basis @ filled(free)).max(axis=0).sum()
+        return -float(largest) if np.isfinite(largest) else 0.0  # no crispness where no scale exists
 
-    found = minimize(loss, np.eye(k - 1).ravel(), method="Nelder-Mead", options={"maxiter": 200 * k * k})
+    steps = min(200 * k * k, _MOST_STEPS)
+    found = minimize(loss, np.eye(k - 1).ravel(), method="Nelder-Mead", options={"maxiter": steps})
     return _normalised(basis @ filled(found.x))
 
 

@@ -27,6 +27,8 @@ from landscape.network.elimination import Array
 from landscape.network.spectrum import Modes, is_reversible, reversible_modes
 from landscape.network.transition_network import TransitionNetwork
 
+_NOISE = 1e-12  # of the entries of unit vectors
+
 
 @dataclass(frozen=True, eq=False)
 class TimescaleSensitivity:
@@ -74,12 +76,16 @@ def checked_modes(log_rates: Array) -> Modes:
     return reversible_modes(log_rates)
 
 
-def mode_differences(modes: Modes, k: int, log_pi: Array) -> Signed:
-    """psi_j - psi_i of eigenfunction k with sum pi psi^2 = 1, (n, n); only within a connected part."""
+def mode_differences(modes: Modes, k: int, log_pi: Array, noise: float = 0.0) -> Signed:
+    """psi_j - psi_i of eigenfunction k with sum pi psi^2 = 1, (n, n); only within a connected part.
+
+    noise : entries of the singular vector below it are taken as 0.
+    """
     n = len(log_pi)
     sources = Signed(np.full(n, -np.inf), np.zeros(n))
     pivots = modes.pivot_vectors.shape[1]
-    weights = signed(modes.pivot_vectors[k])
+    vector = modes.pivot_vectors[k]
+    weights = signed(np.where(np.abs(vector) < noise, 0.0, vector))
     for column, record in enumerate(modes.records[:pivots]):
         scale = modes.log_eigenvalues[k] - record.log_escape - log_pi[record.node]
         source = weights[column].scaled(scale / 2)
@@ -92,7 +98,7 @@ def eigenfunctions(log_rates: Array, log_pi: Array, states: Sequence[int]) -> Ar
     """The right eigenvectors of Q named by `states` (mode numbers, 0 the slowest finite), each scaled to a largest
     entry of 1, (n, k).
 
-    States whose weight is below about 1e-30 of those that carry the mode get the mean of psi over where they lead,
+    States whose weight is below about 1e-24 of those that carry the mode get the mean of psi over where they lead,
     which neglects lambda against the rate at which they are left; all others have a small absolute error. A set of
     such states that is left as slowly as that is metastable itself, so that the sets found are the same.
     """
@@ -101,7 +107,8 @@ def eigenfunctions(log_rates: Array, log_pi: Array, states: Sequence[int]) -> Ar
     columns = []
     for k in states:
         values = np.zeros(len(log_pi))
-        gaps = mode_differences(modes, k, log_pi)
+        # at states of tiny weight, rounding in the vector would be blown up beyond the function itself
+        gaps = mode_differences(modes, k, log_pi, _NOISE)
         logs, signs = np.full(len(log_pi), -np.inf), np.zeros(len(log_pi))
         for part in np.unique(labels):
             inside = np.flatnonzero(labels == part)
