@@ -17,6 +17,7 @@ MAX_ROWS = 40
 MAX_TIMESCALES = 6
 GAP = "  "
 UNBROKEN = "\u00a0"  # a space at which a line is not wrapped
+DOUBTFUL = "asymptotics doubtful"  # as in landscape.checks, which is not imported here
 LABEL = 10  # width of the words in front of the lines of a summary
 
 Document = Mapping[str, Any]
@@ -103,33 +104,24 @@ def checks_text(document: Document) -> str:
     checks = document.get("checks")
     if checks is None:
         return ""
-    shown = checks["transitions"][:MAX_ROWS]
-    percent = f"{100 * checks['confidence']:g} %"
+    every = checks["transitions"]
+    shown, step = every[:MAX_ROWS], checks["time_step"]
     if not shown:
         return "checks: no transition to check"
+    methods = sorted({row["method"] for row in every} - {""})
+    how = f"reference: {methods[0]}; " if len(methods) == 1 else ""
+    cost = f"{checks['seconds']:.0f} s of {checks['budget']:g} s"
+    headers = ["i -> j", "formula", "reference", f"{100 * checks['confidence']:g} % interval", "ratio"]
+    headers += ["method"] * (len(methods) > 1) + ([] if step is None else [f"dt {step:.3g}"]) + ["verdict"]
     wide = len(str(max(max(row["from"], row["to"]) for row in shown)))
-    headers = ["i -> j", "formula", "reference", f"{percent} interval", "ratio", "method", "verdict"]
-    step = checks["time_step"]
-    if step is not None:
-        headers.insert(6, f"dt {step:g}")
-    rows, notes = [], []
-    for row in shown:
-        join = f"{row['from']:>{wide}} -> {row['to']:<{wide}}"
-        ratio = "-" if row["log_ratio"] is None else _ratio(row["log_ratio"])
-        numbers = [power(row["log_formula"]), power(row["log_reference"]), _interval(row), ratio, row["method"] or "-"]
-        if step is not None:
-            factor = row["time_step_factor"]
-            numbers.append("-" if factor is None else f"x {factor:.3g}")
-        doubtful = row["verdict"] == "asymptotics doubtful"
-        rows.append([join, *numbers, f"{row['verdict']}: {row['reason']}" if doubtful else row["verdict"]])
-        said = row["effort"] or (_corrected(row) if doubtful else row["reason"])
-        if said:
-            notes.append((said, f"{row['from']} -> {row['to']}"))
-    lines = [f"checks ({_count(len(checks['transitions']), 'transition')}; ratio = formula / reference, "
-             f"{checks['seconds']:.0f} s of {checks['budget']:g} s)"]  # fmt: skip
-    lines += aligned(headers, rows, left=("verdict", "method"))
-    lines += _rest(len(checks["transitions"]), "transitions", "analysis.json")
-    for said in dict.fromkeys(text for text, _ in notes):
+    table: list[str] = []
+    for brief in (False, True):  # rates beyond float64 are long
+        rows = [_check_row(row, wide, len(methods) > 1, step is not None, brief) for row in shown]
+        table = table if table and max(map(len, table)) <= WIDTH else aligned(headers, rows, ("method", "verdict"))
+    lines = [f"checks ({_count(len(every), 'transition')}; {how}ratio = formula / reference; {cost})", *table]
+    lines += _rest(len(every), "transitions", "analysis.json")
+    notes = [(_check_note(row), f"{row['from']} -> {row['to']}") for row in shown]
+    for said in dict.fromkeys(text for text, _ in notes if text):
         where = ", ".join(pair for text, pair in notes if text == said)
         lines += textwrap.wrap(f"{where}: {said}", WIDTH, initial_indent="  - ", subsequent_indent="    ")
     lines += _checked_timescales(checks)
@@ -138,8 +130,20 @@ def checks_text(document: Document) -> str:
     return "\n".join(lines)
 
 
-def _corrected(row: Document) -> str:
-    """What the known corrections make of a doubtful ratio."""
+def _check_row(row: Document, wide: int, with_method: bool, with_step: bool, brief: bool) -> list[str]:
+    ratio = "-" if row["log_ratio"] is None else _ratio(row["log_ratio"])
+    cells = [f"{row['from']:>{wide}} -> {row['to']:<{wide}}", power(row["log_formula"]), power(row["log_reference"])]
+    cells += [_interval(row, brief), ratio] + [row["method"] or "-"] * with_method
+    if with_step:
+        factor = row["time_step_factor"]
+        cells.append("-" if factor is None else f"x {factor:.3g}")
+    return [*cells, f"{row['verdict']}: {row['reason']}" if row["verdict"] == DOUBTFUL else row["verdict"]]
+
+
+def _check_note(row: Document) -> str:
+    """What would decide a row, what the known corrections make of a doubtful ratio, or why it was not checked."""
+    if row["verdict"] != DOUBTFUL:
+        return row["effort"] or row["reason"]
     if not row["correction"] or row["log_corrected"] is None:
         return ""
     return f"corrected for {row['correction']}, the ratio is {_ratio(row['log_corrected'] - row['log_reference'])}"
@@ -157,10 +161,12 @@ def _checked_timescales(checks: Document) -> list[str]:
     return [line.replace(UNBROKEN, " ") for line in _labelled("timescales", text)]
 
 
-def _interval(row: Document) -> str:
+def _interval(row: Document, brief: bool) -> str:
     low, high = row["log_interval"]
     if high is None:
         return "-"
+    if brief:
+        return f"< {power(high)}" if low is None else f"+- {50 * (high - low):.2g} %"
     return f"[{'0' if low is None else power(low)}, {power(high)}]"
 
 

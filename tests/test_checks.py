@@ -210,7 +210,7 @@ def test_flags_without_a_check() -> None:
 
 
 def test_simulation_agrees_with_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same rates by both, within 4 standard errors (false alarm 1e-4 for two), which are below 15 %: a factor of 2 would be seen.
+    """The same rates by both, within 4 standard errors (false alarm 1e-4 for two), each below 15 %: a factor 2 is seen.
 
     A simulation cut short leaves rows undecided, and says what would decide them.
     """
