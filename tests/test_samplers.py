@@ -363,7 +363,7 @@ def test_the_hottest_level_is_where_starts_are_forgotten() -> None:
     energy = Energy(double_well, 1)
     x = torch.tensor([[-1.0], [0.95]], dtype=torch.float64).repeat(8, 1)
     assert hottest_ratio(energy, 0.5, x, 100, generator(0)) == 1.0
-    assert 1 / 128 <= hottest_ratio(energy, 24.0, x, 100, generator(0)) <= 1 / 4
+    assert 1 / 32 <= hottest_ratio(energy, 8.0, x, 100, generator(0)) <= 1 / 2
 
 
 def test_annealing_follows_the_step_rule_and_fills_both_wells() -> None:
