@@ -32,7 +32,7 @@ PUBLISHED = {"published_3d": "symmetric_overdamped/model_0.pth", "published_10d"
 # what the paper's figures show
 FIGURES = {"contour": "1_and_3f", "drift": "3d", "drift3d": "3c", "surface": "3e", "volume": "3g"}
 DPI = 110
-COLORS = 160  # of a picture in the documents, which keeps them small
+COLORS = 256  # of a picture in the documents, which keeps them small
 
 
 def progress(text: str) -> None:
@@ -107,7 +107,7 @@ def write_gallery(docs: Path) -> None:
         f"`{MIXTURE}`.", "",
     ]  # fmt: skip
     for name, (title, text, data) in {**own, **mixture}.items():
-        image = Image.open(io.BytesIO(data)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        image = Image.open(io.BytesIO(data)).convert("RGB").quantize(COLORS, kmeans=3, dither=Image.Dither.NONE)
         image.save(folder / f"{name}.png", optimize=True)
         what = name.removeprefix("mixture-")
         model = "mixture" if name in mixture else "three_states"

@@ -33,6 +33,7 @@ from landscape.plots.planes import (
     pca_subspace,
     plane_through,
     principal_subspace,
+    viewing_direction,
 )
 from landscape.plots.profile import plot_line, plot_profile, plot_profiles
 from landscape.plots.style import OKABE_ITO, kt_levels, state_color, state_colors
@@ -161,6 +162,15 @@ def test_planes_by_name(triple: tuple[Analysis, Energy]) -> None:
     for bad in ("0,1", "0,1,1", "0,1,9", "a,b,c", "", "0,1,s99", "0,-1,2"):
         with pytest.raises(UsageError, match="plane"):
             choose_plane(analysis, bad)
+
+
+def test_minima_in_space_are_seen_apart() -> None:
+    """Two points one behind the other in the usual view, which is from azimuth -56 degrees: the view turns by 90."""
+    e, a = np.radians([24.0, -56.0])
+    towards = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+    elevation, azimuth = viewing_direction(np.stack([-towards, towards]))
+    assert elevation == 24.0 and abs(np.sin(np.radians(azimuth) - a)) > 0.85
+    assert viewing_direction(np.zeros((1, 3))) == (24.0, -56.0)
 
 
 # levels and colours

@@ -16,7 +16,7 @@ from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.plots.marks import mark_minima
-from landscape.plots.planes import Subspace
+from landscape.plots.planes import Subspace, viewing_direction
 from landscape.plots.style import INK, SMALL, TEXT, label_axes, new_axes, state_color
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ LINES = {2: 13, 3: 6}
 SPEED_COLORS = "viridis"
 LINE_COLOR = "#3b6ea5"
 FLOW_LENGTH, FLOW_STEPS = 1.5, 300  # of a flow line: in lengths of the longest side of the box, and steps
-VIEW = (24.0, -56.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +69,20 @@ def drift_of(dynamics: Dynamics, energy: Energy) -> Drift:
 
 
 def plot_quiver(
-    drift: Drift, subspace: Subspace, box: Array, *, arrows: int | None = None, ax: Any = None, title: str = ""
+    drift: Drift,
+    subspace: Subspace,
+    box: Array,
+    *,
+    arrows: int | None = None,
+    view: tuple[float, float] | None = None,
+    ax: Any = None,
+    title: str = "",
 ) -> QuiverArtists:
     """Arrows of a drift on a grid: in a plane (projected onto it where d > 2), or in a 3-D space.
 
     drift : (n, d) -> (n, d). box (k, 2) : in the coordinates of the subspace. arrows : along each axis. Arrows show the
-    direction, their colours the speed on a logarithmic scale. UsageError for a drift of another shape.
+    direction, their colours the speed on a logarithmic scale. view : elevation and azimuth in 3-D.
+    UsageError for a drift of another shape.
     """
     box = _checked(box, subspace)
     k = subspace.dim
@@ -98,7 +105,7 @@ def plot_quiver(
     else:
         drawn = ax.quiver(*(starts - pieces / 2).T, *pieces.T, arrow_length_ratio=0.4, linewidth=0.9, **keywords)
         drawn.set_array(np.tile(speeds, 3))  # all shafts, then one side of all heads, then the other
-        _turn(ax, box)
+        _turn(ax, box, viewing_direction(np.zeros((1, 3))) if view is None else view)
     _axis_names(ax, subspace, title)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85 if k == 2 else 0.55, pad=0.03 if k == 2 else 0.12)
     if isinstance(norm, LogNorm):
@@ -117,13 +124,15 @@ def plot_flow_lines(
     *,
     minima: Array | None = None,
     lines: int | None = None,
+    view: tuple[float, float] | None = None,
     ax: Any = None,
     title: str = "",
 ) -> FlowArtists:
     """Solutions of dx/dt = drift(x) from a grid of starts in a plane or 3-D space, projected back onto it.
 
     They are followed in all d dimensions. minima (n, d) : of states, drawn in their places; a line that ends at one has
-    its colour. lines : starts along each axis. UsageError for a drift of another shape.
+    its colour. lines : starts along each axis. view : elevation and azimuth in 3-D, from where minima are seen apart by
+    default. UsageError for a drift of another shape.
     """
     box = _checked(box, subspace)
     k = subspace.dim
@@ -145,7 +154,8 @@ def plot_flow_lines(
         line_collection_2d_to_3d(collection)
         collection.set_segments(shown)
         ax.add_collection3d(collection)
-        _turn(ax, box)
+        points = np.zeros((1, 3)) if minima is None else subspace.project(minima)
+        _turn(ax, box, viewing_direction(points) if view is None else view)
     if minima is not None:
         mark_minima(ax, subspace.project(minima), range(len(minima)), subspace.holds(minima, extent))
     _axis_names(ax, subspace, title)
@@ -193,12 +203,19 @@ def plot_drifts(
     if figure is None:
         figure = Figure(figsize=(4.6 * len(drifts), 8.0), layout="constrained" if three_d else "compressed")
     axes = figure.subplots(2, len(drifts), squeeze=False, subplot_kw={"projection": "3d"} if three_d else None)
+    view = viewing_direction(subspace.project(minima)) if three_d and minima is not None else None
     drawn = {}
     for column, (name, drift) in enumerate(drifts.items()):
         last = column == len(drifts) - 1
-        arrows = plot_quiver(drift, subspace, box, ax=axes[0, column], title=f"{name}: drift")
+        arrows = plot_quiver(drift, subspace, box, view=view, ax=axes[0, column], title=f"{name}: drift")
         flow = plot_flow_lines(
-            drift, subspace, box, minima=minima if last else None, ax=axes[1, column], title=f"{name}: flow lines"
+            drift,
+            subspace,
+            box,
+            minima=minima if last else None,
+            view=view,
+            ax=axes[1, column],
+            title=f"{name}: flow lines",
         )
         drawn[name] = (arrows, flow)
     return drawn
@@ -301,12 +318,12 @@ def _heads(ax: Any, lines: tuple[Array, ...], colors: list[Any]) -> None:
               scale=60, width=0.005, headwidth=4.5, headlength=5, headaxislength=4, zorder=3)  # fmt: skip
 
 
-def _turn(ax: Any, box: Array) -> None:
+def _turn(ax: Any, box: Array, view: tuple[float, float]) -> None:
     ax.computed_zorder = False
     for name, bounds in zip("xyz", box.tolist(), strict=True):
         getattr(ax, f"set_{name}lim")(*bounds)
     ax.set_box_aspect(np.ptp(box, axis=1).tolist(), zoom=0.86)
-    ax.view_init(*VIEW)
+    ax.view_init(*view)
 
 
 def _axis_names(ax: Any, subspace: Subspace, title: str) -> None:

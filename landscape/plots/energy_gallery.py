@@ -11,7 +11,7 @@ from landscape.plots.drift import drift_of, plot_drift_line, plot_flow_lines, pl
 from landscape.plots.energy import plot_contour
 from landscape.plots.grids import EnergyGrid, levels_of, reachable_box
 from landscape.plots.picture import Picture, Scene
-from landscape.plots.planes import coordinate_subspace
+from landscape.plots.planes import coordinate_subspace, viewing_direction
 from landscape.plots.profile import plot_line, plot_profiles
 from landscape.plots.surface import plot_surface
 from landscape.plots.volume import plot_volume
@@ -138,7 +138,8 @@ def _two_drifts(scene: Scene, figure: Figure, grid: EnergyGrid, projection: str 
     drift, minima = drift_of(scene.analysis.dynamics, scene.energy), scene.analysis.states.x
     box = np.array([[tick[0], tick[-1]] for tick in grid.ticks])
     left, right = (figure.add_subplot(1, 2, number, projection=projection) for number in (1, 2))
-    plot_quiver(drift, grid.subspace, box, ax=left, title="drift")
+    view = viewing_direction(grid.subspace.project(minima)) if projection else None
+    plot_quiver(drift, grid.subspace, box, view=view, ax=left, title="drift")
     plot_flow_lines(drift, grid.subspace, box, minima=minima, ax=right, title="flow lines")
     projected = "" if grid.subspace.is_whole_space else ", projected"
     return (

@@ -16,6 +16,8 @@ Array = np.ndarray
 
 SLIM = 1e-6  # a triangle (or spread) thinner than this part of its length spans no plane
 OFF_PLANE = 0.02  # points farther off than this part of the extent of all points are called off the plane
+ELEVATION = 24.0  # of the eye over the floor of a 3-D picture, degrees
+AZIMUTHS = tuple(-56.0 + 15.0 * k for k in range(24))  # around it, the usual one first
 LANDMARKS = 20_000  # most points, of minima and path images, from which principal axes are found
 
 
@@ -159,6 +161,26 @@ def choose_plane(analysis: Analysis, choice: str | None = None) -> Subspace:
         except UsageError:  # on one line
             return pca_subspace(analysis)
     return pca_subspace(analysis)
+
+
+def viewing_direction(points: Array) -> tuple[float, float]:
+    """Elevation and azimuth, degrees, from which points (n, 3) are seen farthest apart: the closest pair on the screen
+    decides, of 24 azimuths. For a single point a usual view."""
+    some = np.asarray(points, float)[:12]
+    if len(some) < 2:
+        return ELEVATION, AZIMUTHS[0]
+    first, second = np.triu_indices(len(some), 1)
+    apart = [
+        np.linalg.norm((some[first] - some[second]) @ _screen(ELEVATION, azimuth).T, axis=1).min()
+        for azimuth in AZIMUTHS
+    ]
+    return ELEVATION, AZIMUTHS[int(np.argmax(np.round(apart, 9)))]
+
+
+def _screen(elevation: float, azimuth: float) -> Array:
+    """The directions to the right and upwards on the screen, (2, 3)."""
+    e, a = np.radians([elevation, azimuth])
+    return np.array([[-np.sin(a), np.cos(a), 0.0], [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]])
 
 
 def choose_space(analysis: Analysis) -> Subspace:

@@ -14,7 +14,7 @@ from landscape.errors import UsageError
 from landscape.plots.grids import EnergyGrid, energy_grid, sublevel_field, sublevel_states
 from landscape.plots.marks import legend_below, mark_minima, mark_paths, mark_saddles, path_handle, saddle_handle
 from landscape.plots.meshes import Mesh, isosurface
-from landscape.plots.planes import Subspace, choose_space
+from landscape.plots.planes import Subspace, choose_space, viewing_direction
 from landscape.plots.style import LIGHT, label_axes, new_axes, state_color
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 OUTER = "#8c8c8c"  # the level around all states
-VIEW = (24.0, -56.0)  # elevation and azimuth, degrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,10 @@ def plot_volume(
     principal axes of minima and paths. UsageError where d < 3, or scikit-image is missing.
     """
     grid = space_grid(analysis, energy, space, limit)
-    meshes = _far_to_near(contour_meshes(analysis, grid))
+    plane = grid.subspace
+    at = plane.project(analysis.states.x)
+    view = viewing_direction(at)
+    meshes = _far_to_near(contour_meshes(analysis, grid), view)
     ax = new_axes(ax, (6.4, 5.8), three_d=True)
     ax.computed_zorder = False
     surfaces = []
@@ -108,22 +110,20 @@ def plot_volume(
                 linewidth=0, antialiased=False, lightsource=LIGHT, zorder=number / max(1, len(meshes)), rasterized=True,
             )
         )  # fmt: skip
-    plane = grid.subspace
     paths = mark_paths(ax, [plane.project(path) for path in analysis.paths.images])
     known = (analysis.saddles.joins >= 0).all(axis=1)
     saddles = mark_saddles(ax, plane.project(analysis.saddles.x[known]))
-    at = plane.project(analysis.states.x)
     minima, _ = mark_minima(ax, at, range(len(at)), plane.holds(analysis.states.x, grid.extent))
     ax.set_box_aspect([float(np.ptp(tick)) for tick in grid.ticks], zoom=0.95)
-    ax.view_init(*VIEW)
+    ax.view_init(*view)
     label_axes(ax, plane.labels[0], plane.labels[1], z=plane.labels[2])
     legend_below(ax, _legend(analysis, meshes), drop=12.0)
     return VolumeArtists(ax, grid, meshes, tuple(surfaces), minima, at, saddles, tuple(paths))
 
 
-def _far_to_near(meshes: tuple[Mesh, ...]) -> tuple[Mesh, ...]:
+def _far_to_near(meshes: tuple[Mesh, ...], view: tuple[float, float]) -> tuple[Mesh, ...]:
     """Those of states by their distance from the viewer: matplotlib paints one collection over the other."""
-    elevation, azimuth = np.radians(VIEW)
+    elevation, azimuth = np.radians(view)
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     return tuple(sorted(meshes, key=lambda mesh: (mesh.state < 0, float((mesh.vertices @ towards).mean()))))
 
