@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from landscape.dynamics import Overdamped, Underdamped, from_metadata
     from landscape.energy import Energy, as_energy, load_energy, save_energy
     from landscape.network import TransitionNetwork
+    from landscape.sampling import SampleOptions, sample
     from landscape.search import (
         assign_basins,
         find_minima,
@@ -35,6 +36,7 @@ __all__ = [
     "Energy",
     "ExactWeights",
     "Overdamped",
+    "SampleOptions",
     "SampledWeights",
     "TransitionNetwork",
     "Underdamped",
@@ -50,6 +52,7 @@ __all__ = [
     "load_energy",
     "make_basins",
     "mountain_pass",
+    "sample",
     "sample_weights",
     "save_energy",
     "string_method",
@@ -62,6 +65,7 @@ _HOMES = {
     "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
     "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
     "landscape.network": ("TransitionNetwork",),
+    "landscape.sampling": ("SampleOptions", "sample"),
     "landscape.search": (
         "assign_basins",
         "find_minima",

@@ -31,6 +31,8 @@ from landscape.rates.kramers import (
     log_rate,
     reduced_energy_loss,
 )
+from landscape.rates.langevin_monte_carlo import LmcConstants, lmc_constants, local_smoothness
+from landscape.rates.log_sobolev import log_sobolev_of_network
 from landscape.rates.passages import (
     PassageOptions,
     PassageRates,
@@ -49,6 +51,7 @@ __all__ = [
     "KleinKramersRates",
     "KleinKramersSpectrum",
     "LangerRates",
+    "LmcConstants",
     "PassageOptions",
     "PassageRates",
     "Spectrum",
@@ -66,10 +69,13 @@ __all__ = [
     "klein_kramers_rates",
     "klein_kramers_spectrum",
     "langer_rates",
+    "lmc_constants",
+    "local_smoothness",
     "log_abs_determinant",
     "log_eyring_kramers",
     "log_kramers",
     "log_rate",
+    "log_sobolev_of_network",
     "make_cores",
     "mean_passage_times",
     "rates_at_step",
