@@ -30,12 +30,12 @@ from landscape.energy import Energy
 from landscape.errors import UnsupportedError, UsageError
 from landscape.rates.kramers import is_degenerate
 
-HIGHEST = 25.0  # rays end where beta u exceeds it; an integral that ends below a third of it by itself is not trusted
+HIGHEST = 20.0  # rays end where beta u exceeds it; an integral that ends below a third of it by itself is not trusted
 ALIKE = 3.0  # the second softest mode is taken along with the softest where its curvature is at most this many times it
 ZERO = 1e-6  # a curvature below this part of the largest is 0
 ANGLES = 24  # rays over two soft modes
-RADII = 240  # points of a ray, in steps of
-STEP = 1 / 12  # the distance at which beta E has changed by 1
+RADII = 160  # points of a ray, in steps of
+STEP = 1 / 8  # the distance at which beta E has changed by 1
 NEWTON = 2  # steps of relaxation at each radius, which start from the radius before
 DROP = 1e-3  # a ray has passed a maximum when beta u has fallen by this much, and ends when it has by
 PAST = 5.0
