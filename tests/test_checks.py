@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -227,6 +228,37 @@ def test_simulation_agrees_with_the_grid(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "undecided" in short.verdict or "not checked" in short.verdict
     for verdict, effort in zip(short.verdict, short.effort, strict=True):
         assert bool(effort) == (verdict == "undecided")
+
+
+def separable(d: int) -> tuple[Energy, tuple[np.ndarray, np.ndarray, list[list[int]]]]:
+    """A quartic double well beside d - 1 oscillators, and its stationary points."""
+    energy = Energy(lambda x: x[:, 0] ** 4 / 4 - x[:, 0] ** 2 / 2 + 0.5 * (x[:, 1:] ** 2).sum(1), d)
+    return energy, (np.array([[-1.0], [1.0]]) * np.eye(1, d), np.zeros((1, d)), [[0, 1]])
+
+
+def test_what_is_too_rare_and_has_no_path_is_not_checked() -> None:
+    """Barriers of 100 kT in four dimensions: no simulation, no bracket without a path, and it is said why."""
+    energy, points = separable(4)
+    found = checked(energy, Overdamped(400.0), points, budget=5.0)
+    assert found.verdict == ("not checked", "not checked") and found.method == ("", "")
+    assert all("too rare to be simulated" in reason for reason in found.reason)
+    assert np.isnan(found.log_reference).all() and found.effort == ("", "")
+
+
+@pytest.mark.slow
+def test_bracket_where_barriers_are_high() -> None:
+    """20 kT in four dimensions: the bracket holds the truth, which the formula overestimates by about 1/(2 beta dE)."""
+    energy, points = separable(4)
+    dynamics = Overdamped(80.0)
+    images = np.linspace(-1, 1, 41)[:, None] * np.eye(1, 4)
+    subject = dataclasses.replace(
+        subject_of(energy, dynamics, points), path_saddle=np.array([0]), path_images=images[None]
+    )
+    found = run_checks(energy, dynamics, subject, CheckOptions(budget=120.0))
+    assert found.method == ("bracket", "bracket") and found.verdict == ("agrees", "agrees")
+    exact = checked("potential:double-well", dynamics, DOUBLE_WELL)
+    assert (found.log_interval[:, 0] < exact.log_reference).all()
+    assert (exact.log_reference < found.log_interval[:, 1]).all()
 
 
 def test_causes_name_nothing_for_a_good_rate() -> None:

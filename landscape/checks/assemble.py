@@ -65,12 +65,15 @@ def assemble(
         more = effort_factor(log_formula[k] - log_reference[k], *spread[k])
         verdict.append(found)
         cause = causes.reason(k) if found == DOUBTFUL else ""
-        reason.append(cause or _reason(found, problem, reference))
+        reason.append(cause or _reason(found, problem, reference, (int(i[k]), int(j[k]))))
         effort.append(effort_text(more, settings["seconds"]) if found == UNDECIDED else "")
     times = _timescales(network, reference)
     return Checks(
         pairs=pairs, log_formula=log_formula, log_reference=log_reference, log_interval=log_interval,
-        method=tuple(reference.method if reference is not None and have else "" for have in known),
+        method=tuple(
+            reference.method_of(a, b) if reference is not None and have else ""
+            for (a, b), have in zip(pairs.tolist(), known, strict=True)
+        ),
         verdict=tuple(verdict), reason=tuple(reason), effort=tuple(effort),
         correction=causes.names, log_corrected=causes.corrected, log_string=causes.string,
         time_step_factor=np.full(m, np.nan) if step is None else step.factor[i, j],
@@ -83,7 +86,9 @@ def assemble(
     )  # fmt: skip
 
 
-def _reason(verdict: str, problem: str, reference: Reference | None) -> str:
+def _reason(verdict: str, problem: str, reference: Reference | None, pair: tuple[int, int]) -> str:
+    if reference is not None and pair in reference.notes and verdict in (NOT_CHECKED, UNDECIDED):
+        return reference.notes[pair]
     if verdict == NOT_CONVERGED and reference is not None:
         return reference.reason or f"the {reference.method} does not resolve this rate"
     if verdict == NOT_CHECKED:

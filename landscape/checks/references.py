@@ -17,8 +17,8 @@ grid or the operator gives them, else those of the rates and transits between co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -57,7 +57,8 @@ class Reference:
 
     converged (n, n) bool : the rate passes the method's own test. reason : why some do not, or "".
     log_relaxation (t,), log_relaxation_interval (t, 2) : the slowest relaxation rates, slowest first.
-    counts (n, n) : transitions seen, for simulations.
+    counts (n, n) : transitions seen, for simulations. bracketed (n, n) bool : rates that are known by bounds instead;
+    notes : of single pairs, why there is no rate.
     """
 
     method: str
@@ -68,6 +69,11 @@ class Reference:
     log_relaxation: np.ndarray
     log_relaxation_interval: np.ndarray
     counts: np.ndarray | None = None
+    bracketed: np.ndarray | None = None
+    notes: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    def method_of(self, i: int, j: int) -> str:
+        return BRACKET if self.bracketed is not None and self.bracketed[i, j] else self.method
 
 
 def suitable_method(dynamics: Dynamics, d: int, n: int) -> str:
@@ -130,6 +136,17 @@ def from_simulation(
     return Reference(
         SIMULATION, log_rates, log_interval, np.full(rates.shape, sound), found.reason, relaxation, spread,
         found.estimate.counts,
+    )  # fmt: skip
+
+
+def nothing_simulated(n: int) -> Reference:
+    """A simulation that was not worth its start."""
+    unknown = np.full((n, n), np.nan)
+    times = np.full(min(n - 1, MAX_TIMESCALES), np.nan)
+    return Reference(
+        SIMULATION, unknown, np.full((n, n, 2), np.nan), np.full((n, n), True),
+        "transitions are too rare to be simulated", times, np.column_stack([times, times]),
+        np.zeros((n, n), dtype=int),
     )  # fmt: skip
 
 

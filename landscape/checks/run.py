@@ -12,7 +12,9 @@ import torch
 from scipy.stats import norm
 
 from landscape.checks.assemble import StepEffect, assemble
+from landscape.checks.brackets import with_brackets
 from landscape.checks.causes import Subject
+from landscape.checks.flags import reduced_time_step
 from landscape.checks.record import Checks
 from landscape.checks.references import (
     GRID,
@@ -22,10 +24,11 @@ from landscape.checks.references import (
     from_grid,
     from_operator,
     from_simulation,
+    nothing_simulated,
     suitable_method,
 )
 from landscape.checks.verdicts import UNDECIDED, effort_factor, intervals, verdict_of
-from landscape.dynamics import Dynamics
+from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
 from landscape.errors import LandscapeError, UsageError
 from landscape.rates import Cores, PassageOptions, make_cores, rates_at_step
@@ -36,6 +39,8 @@ STEP_SHARE = 0.25  # of the budget that a simulation leaves to the rates at the 
 FEWEST_SECONDS = 1.0  # below it a simulation is not worth its start
 SECOND_LOOK = 3.0  # a simulation that met its target is repeated if so many times its cost is left
 TRAJECTORIES = 500  # in a batch: more would spend a short budget on their burn-in
+HANDFUL = 5.0  # counts below which a transition is left to bounds
+SIMULATED_SHARE = 0.4  # of the budget for a simulation that leaves some transitions to bounds
 HOPELESS = 100.0  # times the statistics: rows that need more do not make a simulation longer
 
 
@@ -92,11 +97,37 @@ class _Run:
                 return from_operator(self.energy, self.dynamics, cores)
         except LandscapeError as error:
             self.report(f"check: {error}; simulation instead")
-        return self.simulation(cores)
+        return self.rare(cores)
 
-    def simulation(self, cores: Cores) -> Reference:
+    def rare(self, cores: Cores) -> Reference:
+        """A simulation, and bounds for the transitions of which it can hope to see only a handful."""
+        i, j = self.pairs.T
+        expected = self._sampled_time(cores) * np.exp(np.minimum(self.subject.network.log_rate_matrix[i, j], 50.0))
+        hopeless = expected < HANDFUL
+        bounds = hopeless.any() and isinstance(self.dynamics, Overdamped) and self.dynamics.reversible
+        if not bounds:
+            return self.simulation(cores)
+        none = nothing_simulated(len(cores))
+        found = none if hopeless.all() else self.simulation(cores, SIMULATED_SHARE)
+        return with_brackets(
+            self.energy, self.dynamics, cores, self.subject, found, self.pairs[hopeless], self.options.confidence,
+            self.left, self.generator, self.report,
+        )  # fmt: skip
+
+    def _sampled_time(self, cores: Cores) -> float:
+        """About how long a simulation within the budget follows trajectories after each core."""
+        points = torch.as_tensor(np.resize(cores.center, (TRAJECTORIES, self.energy.dim)))
+        self.energy.gradient(points)
+        began = time.perf_counter()
+        self.energy.gradient(points)
+        seconds = time.perf_counter() - began
+        eigenvalues = np.concatenate([self.subject.eigenvalues, self.subject.saddle_eigenvalues])
+        step = 0.1 / float(reduced_time_step(1.0, self.dynamics, eigenvalues).max())
+        return 0.5 * self.left() / (2 * seconds) * step * TRAJECTORIES / len(cores)
+
+    def simulation(self, cores: Cores, part: float = 1.0) -> Reference:
         """Simulated until the target error; once more, longer, if that decides rows that were left undecided."""
-        share = 1.0 if self.options.time_step is None else 1 - STEP_SHARE
+        share = part * (1.0 if self.options.time_step is None else 1 - STEP_SHARE)
         target, left = self.options.target_error, max(self.left(share), FEWEST_SECONDS)
         found = self._simulate(cores, target, left)
         used, left = left - self.left(share), self.left(share)
@@ -158,8 +189,9 @@ def run_checks(
     """Formula against reference for every transition between neighbouring states; see `verdicts` and `references`.
 
     Neighbours are states that share a saddle. The reference is the grid (overdamped, d <= 3), the Klein-Kramers
-    operator (underdamped, d = 1) or simulation; a grid or operator that fails gives way to simulation. A reference that
-    cannot be had is no error: its rows are "not checked", and say why.
+    operator (underdamped, d = 1) or simulation, with bounds for what is too rare to be simulated (overdamped and
+    reversible); a grid or operator that fails gives way to simulation. A reference that cannot be had is no error: its
+    rows are "not checked", and say why.
     """
     options, report = options or CheckOptions(), progress or (lambda text: None)
     generator = torch.Generator().manual_seed(options.seed)
