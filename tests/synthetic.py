@@ -1,9 +1,10 @@
-"""Analyses made up from random numbers, without an energy: for pictures and reports of networks of any size."""
+"""Analyses and checks made up from random numbers, without an energy: for pictures and reports of any size."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from landscape.checks import Checks
 from landscape.dynamics import Overdamped
 from landscape.store import Analysis, Saddles, Sampled, SavedPaths, States
 
@@ -35,6 +36,23 @@ def random_analysis(n: int, d: int = 5, seed: int = 0, beta: float = 1.5, *, sam
                      "converged": True, "warnings": []},
         origins={"beta": "flag", "gamma": "default"},
         config={"seed": seed},
+    )  # fmt: skip
+
+
+def random_checks(rng: np.random.Generator, m: int, verdict: tuple[str, ...]) -> Checks:
+    """Formula, reference and interval of transitions 0 -> 1, 1 -> 2, ..., m - 1 -> m, with the verdicts given."""
+    formula = rng.normal(-3, 1, m)
+    reference = formula - rng.normal(0, 0.3, m)
+    interval = reference[:, None] + np.array([-0.1, 0.2]) * rng.random((m, 1))
+    unknown, none = np.full(m, np.nan), np.zeros(0)
+    return Checks(
+        pairs=np.stack([np.arange(m), np.arange(m) + 1], axis=1), log_formula=formula, log_reference=reference,
+        log_interval=interval, method=("grid",) * m, verdict=verdict, reason=("",) * m, effort=("",) * m,
+        correction=("",) * m, log_corrected=unknown, log_string=unknown, time_step=None, time_step_factor=unknown,
+        time_step_interval=np.stack([unknown, unknown], 1), time_step_reason="", timescale_log_formula=none,
+        timescale_log_reference=none, timescale_log_interval=np.zeros((0, 2)), timescale_verdict=(),
+        timescale_method="", shrink=np.ones(m + 1), confidence=0.95, tolerance=float(np.log(1.15)), seed=0,
+        budget=60.0, seconds=1.0,
     )  # fmt: skip
 
 

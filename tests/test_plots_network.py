@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-from synthetic import random_analysis
+from synthetic import random_analysis, random_checks
 
 from landscape import analyze
-from landscape.checks import Checks
 from landscape.dynamics import Overdamped, Underdamped
 from landscape.energy import Energy, load_energy
 from landscape.errors import UnsupportedError, UsageError
@@ -259,25 +258,9 @@ def test_rate_matrix_shows_every_rate() -> None:
     assert plot_rate_matrix(random_analysis(20), max_states=12).texts == []
 
 
-def made_up_checks(rng: np.random.Generator, m: int, verdict: tuple[str, ...]) -> Checks:
-    formula = rng.normal(-3, 1, m)
-    reference = formula - rng.normal(0, 0.3, m)
-    interval = reference[:, None] + np.array([-0.1, 0.2]) * rng.random((m, 1))
-    unknown, none = np.full(m, np.nan), np.zeros(0)
-    return Checks(
-        pairs=np.stack([np.arange(m), np.arange(m) + 1], axis=1), log_formula=formula, log_reference=reference,
-        log_interval=interval, method=("grid",) * m, verdict=verdict, reason=("",) * m, effort=("",) * m,
-        correction=("",) * m, log_corrected=unknown, log_string=unknown, time_step=None, time_step_factor=unknown,
-        time_step_interval=np.stack([unknown, unknown], 1), time_step_reason="", timescale_log_formula=none,
-        timescale_log_reference=none, timescale_log_interval=np.zeros((0, 2)), timescale_verdict=(),
-        timescale_method="", shrink=np.ones(m + 1), confidence=0.95, tolerance=float(np.log(1.15)), seed=0,
-        budget=60.0, seconds=1.0,
-    )  # fmt: skip
-
-
 def test_verdicts_stand_beside_ratios_and_intervals() -> None:
     verdict = ("agrees", "asymptotics doubtful", "undecided", "not converged")
-    checks = made_up_checks(np.random.default_rng(1), 4, verdict)
+    checks = random_checks(np.random.default_rng(1), 4, verdict)
     drawn = plot_verdicts(checks)
     assert [float(p.get_xdata()[0]) for p in drawn.points] == pytest.approx(checks.log_ratio)
     ends = np.array([line.get_xdata() for line in drawn.lines])
@@ -285,7 +268,7 @@ def test_verdicts_stand_beside_ratios_and_intervals() -> None:
     assert np.allclose(ends, expected)
     assert [text.get_text() for text in drawn.ax.texts] == list(verdict)
     assert len({(p.get_color(), p.get_marker()) for p in drawn.points}) == 4
-    many = made_up_checks(np.random.default_rng(2), 80, ("agrees",) * 80)
+    many = random_checks(np.random.default_rng(2), 80, ("agrees",) * 80)
     assert set(plot_verdicts(many, max_rows=10).rows) == set(np.argsort(-np.abs(many.log_ratio))[:10])
 
 
@@ -345,7 +328,7 @@ def test_fields_say_what_they_need(triple_well: tuple[Analysis, Energy]) -> None
 
 def test_every_picture_of_the_gallery_is_drawn_and_described(triple_well: tuple[Analysis, Energy]) -> None:
     analysis, energy = triple_well
-    scene = Scene(replace(analysis, checks=made_up_checks(np.random.default_rng(0), 2, ("agrees",) * 2)), energy)
+    scene = Scene(replace(analysis, checks=random_checks(np.random.default_rng(0), 2, ("agrees",) * 2)), energy)
     for picture in FIELD_PICTURES:
         assert picture.why_not(scene) == ""
         figure, text = picture.figure(scene)

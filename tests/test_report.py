@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import random_analysis
+from synthetic import random_analysis, random_checks
 
 from landscape.cli import main
 from landscape.errors import UsageError
@@ -127,6 +127,30 @@ def test_tables_hold_the_numbers_of_the_analysis(page: str, analysis: Analysis) 
 def test_parameters_stand_with_their_origin(page: str) -> None:
     rows = Page(page).tables["parameters"]
     assert ["beta", "1.5", "flag"] in rows and ["gamma", "1", "default"] in rows and ["seed", "0", "default"] in rows
+
+
+def test_verdicts_stand_in_a_table(analysis: Analysis) -> None:
+    verdict = ("agrees", "asymptotics doubtful", "not checked")
+    checks = random_checks(np.random.default_rng(0), 3, verdict)
+    slowest = -analysis.network.log_timescales[:1]
+    checks = replace(
+        checks, log_reference=np.append(checks.log_reference[:2], np.nan), timescale_log_formula=slowest,
+        timescale_log_reference=slowest - 0.5, timescale_log_interval=slowest[:, None] + np.array([-0.6, -0.4]),
+        timescale_verdict=("asymptotics doubtful",), timescale_method="grid", time_step=0.1,
+        time_step_factor=np.array([2.0, 1.0, np.nan]), correction=("flat saddle", "", ""),
+    )  # fmt: skip
+    parsed = Page(report_page(replace(analysis, checks=checks)))
+    head, *rows = parsed.tables["checks"]
+    ratio, what = head.index("formula / reference"), head.index("verdict")
+    assert [row[what] for row in rows] == list(verdict)
+    assert [float(row[ratio]) for row in rows[:2]] == pytest.approx(np.exp(checks.log_ratio[:2]), rel=0.01)
+    assert rows[2][ratio] == "\u2013" and parsed.keys["checks"][3][ratio] == ""
+    assert [row[head.index("factor at dt 0.1")] for row in rows] == ["2", "1", "\u2013"]
+    assert [row[head.index("corrected for")] for row in rows] == ["flat saddle", "", ""]
+    time = [float(cell) for cell in parsed.tables["timescale-checks"][1][1:5]]
+    expected = np.exp(analysis.network.log_timescales[0] + np.array([0, 0.5, 0.4, 0.6]))
+    assert time == pytest.approx(expected, rel=0.01)
+    assert any(text.startswith("Rates by the formula against") for _, text in parsed.images)
 
 
 def test_commands_warnings_and_what_is_missing_are_told(page: str, analysis: Analysis) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.container import ErrorbarContainer
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from landscape.errors import UsageError
 from landscape.plots.layout import heaviest, log_weights
@@ -110,7 +109,7 @@ def plot_timescales(
     (line,) = ax.plot(rank, shown, "o", color=OKABE_ITO[0], markersize=6)
     ax.set_ylim(shown.min() - 0.15, shown.max() + max(0.1 * float(np.ptp(shown)), 0.1))
     ax.set_xlim(0.4, len(shown) + 0.6)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.set_xticks(rank[:: max(1, len(rank) // 10)])
     log_axis(ax.yaxis)
     unit = analysis.energy.get("time_unit") or "unit of time"
     infinite, unresolved = int(np.isposinf(logs).sum()), int(np.isnan(logs).sum())

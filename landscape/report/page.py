@@ -144,7 +144,9 @@ def _warnings(analysis: Analysis) -> str:
     if analysis.checks is None:
         how = "No rate has been checked against an independent estimate: <code>landscape check DIR</code> does it."
         return f'{html}<p class="note">{how}</p>'
-    return html + tables.checks_table(analysis.checks, analysis.energy.get("time_unit") or "time")
+    unit = analysis.energy.get("time_unit")
+    html += tables.checks_table(analysis.checks, unit or "time")
+    return html + tables.timescale_checks_table(analysis.checks, unit or "units of time")
 
 
 def _view(view: View) -> str:

@@ -100,6 +100,7 @@ def states_table(analysis: Analysis) -> str:
         if f"{name}_se" in network.weights:
             columns.append(Column("±", f"standard error of the weight, {words}"))
     columns += [Column("starts", "starts of the search that ended here"), *(Column(f"x{k + 1}") for k in range(d))]
+    columns += [Column("note", words=True)] if analysis.negligible.any() else []
     kt = analysis.dynamics.beta * (states.energy - states.energy.min())
     order = np.argsort(-network.log_weights, kind="stable")[:MAX_ROWS]
     rows = []
@@ -109,7 +110,8 @@ def states_table(analysis: Analysis) -> str:
             row.append(number(network.weights[name][k], 4))
             if f"{name}_se" in network.weights:
                 row.append(number(network.weights[f"{name}_se"][k], 2))
-        rows.append([*row, number(int(states.hits[k])), *(number(x, 5) for x in states.x[k, :d])])
+        row += [number(int(states.hits[k])), *(number(x, 5) for x in states.x[k, :d])]
+        rows.append([*row, Cell("negligible weight" if analysis.negligible[k] else "")][: len(columns)])
     note = _cut(len(rows), len(states.energy), "states", "heaviest", "states.csv")
     more = f" Coordinates 1 to {d} of {analysis.dim}; all are in states.csv." if d < analysis.dim else ""
     return table("states", "States", columns, rows, (note + more).strip())
@@ -151,18 +153,51 @@ def checks_table(checks: Checks, unit: str) -> str:
         Column("formula / reference"), Column("method", words=True), Column("verdict", words=True),
         Column("reason", words=True), Column("what would decide", words=True),
     ]  # fmt: skip
+    better = checks.log_corrected - checks.log_reference
+    corrected = bool((np.array(checks.correction) != "").any())
+    if corrected:
+        columns += [Column("corrected for", words=True), Column("corrected / reference")]
+    stepped = checks.time_step is not None
+    if stepped:
+        columns.append(
+            Column(f"factor at dt {checks.time_step:g}", "rate at this time step over that in continuous time")
+        )
     rows = [
         [
             *(number(int(state)) for state in checks.pairs[k]), log_number(checks.log_formula[k]),
             log_number(checks.log_reference[k]), *(log_number(end) for end in checks.log_interval[k].tolist()),
-            number(math.exp(min(checks.log_ratio[k], 700)), 3), Cell(checks.method[k]), Cell(checks.verdict[k]),
+            _ratio(checks.log_ratio[k]), Cell(checks.method[k]), Cell(checks.verdict[k]),
             Cell(checks.reason[k]), Cell(checks.effort[k]),
+            *([Cell(checks.correction[k]), _ratio(better[k])] if corrected else []),
+            *([number(checks.time_step_factor[k], 3)] if stepped else []),
         ]
         for k in range(min(len(checks.pairs), MAX_ROWS))
     ]  # fmt: skip
     note = f"Intervals: {checks.confidence:.0%}. A formula agrees within a factor {math.exp(checks.tolerance):.3g}."
     cut = _cut(len(rows), len(checks.pairs), "transitions", "first", "analysis.json")
     return table("checks", "Verdicts on the rates", columns, rows, f"{note} {cut}".strip())
+
+
+def _ratio(log: float) -> Cell:
+    """A quotient of two rates, from its logarithm."""
+    return Cell("\u2013" if math.isnan(log) else quantity(log), float(log))
+
+
+def timescale_checks_table(checks: Checks, unit: str) -> str:
+    """The verdict on the slowest timescales; the checks hold their inverses."""
+    columns = [
+        Column("process"), Column(f"formula ({unit})"), Column(f"reference ({unit})"), Column("lower end"),
+        Column("upper end"), Column("verdict", words=True),
+    ]  # fmt: skip
+    rows = [
+        [
+            number(k + 1), log_number(-checks.timescale_log_formula[k]), log_number(-checks.timescale_log_reference[k]),
+            *(log_number(-end) for end in checks.timescale_log_interval[k, ::-1].tolist()), Cell(verdict),
+        ]
+        for k, verdict in enumerate(checks.timescale_verdict)
+    ]  # fmt: skip
+    note = f"Reference by {checks.timescale_method}."
+    return table("timescale-checks", "Verdicts on the timescales", columns, rows, note) if rows else ""
 
 
 def timescales_table(log_timescales: np.ndarray, unit: str) -> str:
@@ -176,8 +211,8 @@ def parameters_table(analysis: Analysis) -> str:
     """Dynamics and search settings, each with where it came from."""
     record = dynamics_record(analysis.dynamics, analysis.dim, analysis.origins)
     rows = []
-    for name in ("kind", "beta", "gamma", "mass"):
-        if record[name] is not None:
+    for name in ("kind", "beta", "gamma", "mass", "rotation"):
+        if record.get(name) is not None:
             origin = record["origins"].get("dynamics" if name == "kind" else name, "as given to analyze()")
             rows.append([Cell("dynamics" if name == "kind" else name), Cell(_written(record[name])), Cell(origin)])
     usual = {name: _written(value) for name, value in _flat(asdict(AnalysisConfig()))}
@@ -198,7 +233,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 def _written(value: Any) -> str:
     """A setting as text; a list of equal numbers as one number, a long one cut."""
-    if isinstance(value, list | tuple) and value:
+    if isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple):
         values = list(value)
         if all(item == values[0] for item in values):
             return _written(values[0])
