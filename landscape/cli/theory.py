@@ -102,7 +102,7 @@ def _document(
         "smoothness": constants.smoothness, "smoothness_level": constants.level, "smoothness_is_local": True,
         "well_curvature": constants.well_curvature, "log_gap": _plain(constants.log_gap),
         "log_alpha": _plain(constants.log_alpha), "log_gap_inside_wells": inside,
-        "decided_by": "passages between wells" if constants.between else "a well",
+        "decided_by": "passages between wells (Eyring-Kramers)" if constants.between else "the softest well (harmonic)",
         "log_largest_step": _plain(constants.log_largest_step), "start": observed.start,
         "bound": _plan_record(planned), "bound_at_step_size": None if at_step is None else _plan_record(at_step),
         "harmonic_bias": _plain(bias),
@@ -128,19 +128,22 @@ def theory_text(document: dict[str, Any]) -> str:
     lines = _labelled(
         "LMC",
         f"x' = x - eta grad f + sqrt(2 eta) xi with f = beta E of {d['energy']}, beta {d['beta']:.6g}, dimension "
-        f"{d['dim']}, {d['states']} states",
+        f"{d['dim']}, {d['states']} state{'s' if d['states'] > 1 else ''}",
     )
     lines += _labelled(
         "smoothness",
         f"L = {d['smoothness']:.5g}, local: the largest curvature of f found where f - f_min <= "
         f"{d['smoothness_level']:g}; a global one need not exist",
     )
-    lines += _labelled("gap", f"{power(d['log_gap'])} per unit of eta k, set by {d['decided_by']} (Eyring-Kramers)")
+    lines += _labelled("gap", f"{power(d['log_gap'])} per unit of eta k, set by {d['decided_by']}")
     ratio = "-" if d["log_alpha"] is None else f"{math.exp(d['log_gap'] - d['log_alpha']):.3g}"
+    between = (
+        ", for two wells 1 / (2 Lambda(Z_1, Z_2)) (Menz and Schlichting 2014), Lambda the logarithmic mean of their "
+        "weights; both are asymptotic in high barriers"
+    )
     lines += _labelled(
         "alpha",
-        f"{power(d['log_alpha'])}, log-Sobolev; gap / alpha = {ratio}, for two wells 1 / (2 Lambda(Z_1, Z_2)) (Menz "
-        "and Schlichting 2014), Lambda the logarithmic mean of their weights; both are asymptotic in high barriers",
+        f"{power(d['log_alpha'])}, log-Sobolev; gap / alpha = {ratio}{between if d['states'] > 1 else ''}",
     )
     lines += _labelled("steps", f"the recursion holds for eta < alpha / (4 L^2) = {power(d['log_largest_step'])}")
     lines += ["", "KL_{k+1} <= exp(-alpha eta) KL_k + 6 eta^2 d L^2 (Vempala and Wibisono 2019)"]
@@ -154,8 +157,8 @@ def theory_text(document: dict[str, Any]) -> str:
     else:
         text = f"{seen['reached']:,} iterations to KL {d['bound']['accuracy']:g}: {last}, of which {seen['floor']:.2g} "
         text += "is chance"
-    if seen["reached"] is not None and d["bound"]["log_step_size"] is not None:
-        log_same = math.log(max(seen["reached"], 1) * seen["step_size"]) - d["bound"]["log_step_size"]
+    if seen["reached"] and d["bound"]["log_step_size"] is not None:
+        log_same = math.log(seen["reached"] * seen["step_size"]) - d["bound"]["log_step_size"]
         text += f"; the same eta k is {power(log_same)} iterations at the step of the bound"
     lines += _labelled("observed", text + (f"; {seen['stopped']} chains were lost" if seen["stopped"] else ""))
     bias = "infinite: the step is unstable" if d["harmonic_bias"] is None else f"{d['harmonic_bias']:.3g}"
