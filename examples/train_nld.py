@@ -15,6 +15,7 @@ from nld_models.config import TrainingConfig
 from nld_models.evaluation import evaluate
 from nld_models.landscape_adapter import export_energy
 from nld_models.paper_chains import experiment, sample_experiment
+from nld_models.refinement import refine_model
 from nld_models.training import train
 
 torch.set_num_threads(1)  # more threads cost more than they bring at these sizes
@@ -30,12 +31,14 @@ def show(now):
 
 saved, result = train(data, config=config, path="nld_model.safetensors", progress=show)
 print(f"trained seeds {result.seeds.tolist()} in {result.seconds:.0f} s")
+saved, refinements = refine_model(saved, data, path="nld_model.safetensors")
+print("second stage, energies with the kinetics of their labels:", [found.outcome for found in refinements])
 
 test = sample_experiment(chain, 1, "test", seed=1, sequences=50, length=200)
 for row in evaluate(saved, test, chain.transition, n_paths=2000):
     print(
-        f"seed {row.seed}: {row.n_states} states, accuracy {100 * row.accuracy:.1f} %, weights {row.sampled.round(3)} "
-        f"(truth {chain.stationary.round(3)}), rates / truth {row.rate_ratio:.2f}"
+        f"seed {row.seed}: {row.n_states} states, accuracy {100 * row.accuracy:.1f} %, weights "
+        f"{row.weights['exact'].round(3)} (truth {chain.stationary.round(3)}), rates / truth {row.rate_ratio:.2f}"
     )
 
 path = export_energy(saved.model, "nld_energy.safetensors", seed_index=0)

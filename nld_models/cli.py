@@ -73,6 +73,8 @@ def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "export": commands.run_export,
         "evaluate": commands.run_evaluate,
         "segment": commands.run_segment,
+        "simulate": commands.run_simulate,
+        "experiment": commands.run_experiment_command,
     }
     return run[arguments.command](arguments)
 
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _json_flag(data)
     _add_train(commands)
     _add_users_of_models(commands)
+    _add_experiment(commands)
     return parser
 
 
@@ -151,21 +154,51 @@ def _add_users_of_models(commands: Any) -> None:
     segment = commands.add_parser(
         "segment", help="label every frame", description="Label every frame by the state of one seed's energy."
     )
-    for parser in (export, evaluate, segment):
+    simulate = commands.add_parser(
+        "simulate",
+        help="new sequences from a model",
+        description="New sequences, labelled by state, from the stationary Langevin prior of one seed and its decoder.",
+    )
+    simulate.add_argument("--sequences", type=_natural, default=100, metavar="N", help="default 100")
+    simulate.add_argument("--length", type=_natural, default=200, metavar="T", help="frames (default 200)")
+    simulate.add_argument("--seed", type=_natural, default=0, help="of the simulation (default 0)")
+    for parser in (export, evaluate, segment, simulate):
         parser.add_argument("model", metavar="MODEL", type=Path, help="what nld train wrote")
     for parser in (evaluate, segment):
         parser.add_argument("data", metavar="DATA", help="a file of sequences, see nld data --help")
     evaluate.add_argument(
-        "--paths", type=_natural, default=6000, metavar="N", help="paths simulated for the rates (default 6000)"
+        "--paths", type=_natural, default=10_000, metavar="N", help="paths simulated for the rates (default 10000)"
     )
-    for parser, name in ((export, "ENERGY.safetensors"), (segment, "LABELS.npy")):
+    for parser, name in ((export, "ENERGY.safetensors"), (segment, "LABELS.npy"), (simulate, "FILE.npz")):
         parser.add_argument("-o", "--output", metavar=name, type=Path, required=True)
         parser.add_argument(
             "--seed-index", type=_natural, default=0, metavar="K", help="which of MODEL's seeds, from 0 (default 0)"
         )
         parser.add_argument("--force", action="store_true", help="replace the file if it exists")
-    for parser in (export, evaluate, segment):
+    for parser in (export, evaluate, segment, simulate):
         _json_flag(parser)
+
+
+def _add_experiment(commands: Any) -> None:
+    experiment = commands.add_parser(
+        "experiment",
+        help="the paper's experiments: all seeds, its tables beside ours",
+        description="Train and evaluate every seed of the NLD paper's experiment 1 or 2 and print its tables beside "
+        "the published values. Seeds that the folder holds already are not trained again; an interrupted run goes on.",
+    )
+    experiment.add_argument("number", type=int, choices=(1, 2), metavar="1|2")
+    experiment.add_argument("--dynamics", choices=("overdamped",), default="overdamped")
+    experiment.add_argument("--noise", choices=("easy", "medium", "hard"), default="medium")
+    experiment.add_argument("--seeds", type=_natural, default=10, metavar="N", help="default 10")
+    experiment.add_argument("--first-seed", type=_natural, default=0, metavar="S", help="default 0")
+    experiment.add_argument(
+        "--test-seed", type=_natural, default=1000, metavar="T", help="of the test data (default 1000)"
+    )
+    experiment.add_argument("--config", metavar="FILE.toml", type=Path, help="settings, as for nld train")
+    experiment.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="default ./experiment-NUMBER-DYNAMICS-NOISE"
+    )
+    _json_flag(experiment)
 
 
 def _natural(text: str) -> int:

@@ -6,8 +6,8 @@ import argparse
 import math
 import os
 import sys
+import time
 import zipfile
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,12 @@ def run_train(arguments: argparse.Namespace) -> Answer:
 
     # More threads cost more than they bring at these sizes, and the result of a resumed run depends on their number.
     torch.set_num_threads(1)
-    _, result = train(data, model, training, path=path, resume=arguments.resume, progress=show)
+    saved, result = train(data, model, training, path=path, resume=arguments.resume, progress=show)
+    from nld_models.refinement import refine_model
+
+    began = time.monotonic()
+    saved, _ = refine_model(saved, data, path=path, progress=_say)
+    refining = time.monotonic() - began
     rows = [
         {"seed": int(seed), **{name: _last(curve[k]) for name, curve in result.curves.items()}}
         for k, seed in enumerate(result.seeds)
@@ -57,9 +62,10 @@ def run_train(arguments: argparse.Namespace) -> Answer:
         "file": str(path),
         "data": arguments.data,
         "iterations": training.iterations,
-        "seconds": round(result.seconds, 2),
+        "seconds": round(result.seconds + refining, 2),
         "seeds": rows,
         "stopped": [{f.name: getattr(entry, f.name) for f in fields(Stopped)} for entry in result.stopped],
+        "refinement": saved.document["refinement"],
     }
     table = [f"{'seed':>5} {'loss':>9} {'reconstr.':>10} {'path KL':>9} {'D':>7}   (nats a frame, mean of last {LAST})"]
     for row in rows:
@@ -70,7 +76,9 @@ def run_train(arguments: argparse.Namespace) -> Answer:
             f"seed {entry.seed} stopped at step {entry.iteration} ({entry.reason}) and was rolled back to step "
             f"{entry.rolled_back_to}; train it again with a lower learning_rate or another seed"
         )
-    done = f"{training.seeds} seeds, {training.iterations} steps in {_duration(result.seconds)}"
+    for entry in saved.document["refinement"]:
+        table.append(f"seed {entry['seed']}: {entry['outcome']}, {entry['rounds']} rounds, lag {entry['lag']} frames")
+    done = f"{training.seeds} seeds, {training.iterations} steps in {_duration(result.seconds + refining)}"
     return document, "\n".join([done, *table, f"written to {path}"])
 
 
@@ -87,6 +95,7 @@ def run_export(arguments: argparse.Namespace) -> Answer:
 
 def run_evaluate(arguments: argparse.Namespace) -> Answer:
     from nld_models.evaluation import LAG, evaluate
+    from nld_models.experiment import plain
 
     if arguments.paths < 1:
         raise UsageError("--paths is a whole number of at least 1, not 0")
@@ -100,7 +109,7 @@ def run_evaluate(arguments: argparse.Namespace) -> Answer:
         "data": arguments.data,
         "true_transition": None if transition is None else transition.tolist(),
         "lag": LAG,
-        "seeds": [_plain({f.name: getattr(row, f.name) for f in fields(row)}) for row in results],
+        "seeds": [plain({f.name: getattr(row, f.name) for f in fields(row)}) for row in results],
     }
     return document, _evaluation_text(results, data.labels is not None, transition is not None)
 
@@ -135,6 +144,44 @@ def run_segment(arguments: argparse.Namespace) -> Answer:
     shares = ", ".join(f"{k}: {100 * count / len(frames):.1f} %" for k, count in counts.items())
     text = f"{states.n_states} states, lowest energy first; frames {shares}; unassigned {document['unassigned']}"
     return document, f"{text}\n-1 marks frames beyond a sequence's end; written to {arguments.output}"
+
+
+def run_experiment_command(arguments: argparse.Namespace) -> Answer:
+    from nld_models.experiment import Experiment, experiment_text, run_experiment
+
+    if arguments.seeds < 1:
+        raise UsageError("--seeds is a whole number of at least 1, not 0")
+    what = Experiment(
+        arguments.number, arguments.dynamics, arguments.noise, arguments.seeds, arguments.first_seed,
+        arguments.test_seed,
+    )  # fmt: skip
+    folder = arguments.output or Path(f"experiment-{what.number}-{what.dynamics}-{what.noise}")
+    torch.set_num_threads(1)
+    given = {"model": {}, "training": {}} if arguments.config is None else read_config(arguments.config)
+    document = run_experiment(
+        what, folder, ModelConfig(**given["model"]), TrainingConfig(**given["training"]), _say
+    )  # fmt: skip
+    return document, experiment_text(document)
+
+
+def run_simulate(arguments: argparse.Namespace) -> Answer:
+    from nld_models.sequence_files import save_sequences
+    from nld_models.simulation import simulate_observations
+
+    _check_output(arguments)
+    if arguments.sequences < 1 or arguments.length < 1:
+        raise UsageError("--sequences and --length are whole numbers of at least 1")
+    torch.set_num_threads(1)
+    saved = _load(arguments.model)
+    index = _seed_index(saved, arguments.seed_index)
+    data = simulate_observations(saved, index, arguments.sequences, arguments.length, arguments.seed)
+    save_sequences(arguments.output, data)
+    document = {
+        "model": str(arguments.model), "seed": saved.model.seeds[index], "sequences": arguments.sequences,
+        "length": arguments.length, "file": str(arguments.output),
+    }  # fmt: skip
+    text = f"{arguments.sequences} sequences of {arguments.length} frames, labelled by state, in {arguments.output}"
+    return document, text
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[ModelConfig, TrainingConfig]:
@@ -190,17 +237,20 @@ def _true_transition(path: Path) -> np.ndarray | None:
 def _evaluation_text(results: tuple[SeedEvaluation, ...], labelled: bool, known: bool) -> str:
     from nld_models.evaluation import LAG
 
+    methods = ("exact", "2nd order")
     heads = " ".join(f"{head:>6}" for head in ("l1", "2nd l1", "ratio", "error", "worst"))
-    lines = [f"{'seed':>5} {'states':>6} {'accuracy %':>15} {heads}  weights"]
+    lines = [f"{'seed':>5} {'states':>6} {'accuracy %':>15} {'sample %':>8} {heads}  weights (exact)"]
     for row in results:
         accuracy = f"{_number(100 * row.accuracy, 2)} +- {_number(100 * row.accuracy_sd, 2)}"
-        numbers = [row.l1_sampled, row.l1_second_order, row.rate_ratio, row.rate_error, row.worst_rate]
-        cells = " ".join(f"{_number(value, digits):>6}" for value, digits in zip(numbers, (3, 3, 2, 2, 2), strict=True))
-        weights = " ".join(_number(value, 3) for value in row.sampled)
-        lines.append(f"{row.seed:>5} {row.n_states:>6} {accuracy:>15} {cells}  {weights}")
+        numbers = [*(row.l1[name] for name in methods), row.rate_ratio, row.rate_error, row.worst_rate]
+        cells = " ".join(f"{_number(value, digits):>6}" for value, digits in zip(numbers, (4, 4, 2, 2, 2), strict=True))
+        weights = " ".join(_number(value, 3) for value in row.weights["exact"])
+        sample = _number(100 * row.sample_accuracy, 2)
+        lines.append(f"{row.seed:>5} {row.n_states:>6} {accuracy:>15} {sample:>8} {cells}  {weights}")
     lines.append(
-        "l1: sum over states of |weight - truth|, weights sampled and 2nd order; ratio, error, worst: simulated rates "
-        f"log(T({LAG}))/{LAG} over the chain's log P, geometric mean, mean |ratio - 1|, farthest from 1"
+        "sample: accuracy of one posterior sample a frame; l1: sum over states of |weight - truth|, exact basin mass "
+        f"and 2nd order; ratio, error, worst: simulated rates log(T({LAG}))/{LAG} over the chain's log P, geometric "
+        "mean, mean |ratio - 1|, farthest from 1"
     )
     if not labelled:
         lines.append("no accuracy: these data have no labels")
@@ -216,17 +266,6 @@ def _last(curve: np.ndarray) -> float | None:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data; numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _duration(seconds: float) -> str:

@@ -7,8 +7,9 @@ minimum it reaches is its state. Against a labelled data set, states are matched
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,14 +17,19 @@ from scipy.optimize import linear_sum_assignment
 
 from nld_models.checkpoint import SavedModel
 from nld_models.data import DataError, SequenceData
-from nld_models.landscape_adapter import LearnedStates, diffusion_coefficient, find_states
-from nld_models.markov import count_transitions
-from nld_models.model import OverdampedNLD
+from nld_models.kinetics import (
+    lagged_counts,
+    rates_of,
+    resolved_step,
+    simulated_counts,
+    stationary_of,
+    transition_matrix,
+)
+from nld_models.landscape_adapter import LearnedStates, draw_positions, find_states
 
 LAG = 15  # observations: the time over which rates are read from simulation, past recrossings, before equilibrium
-SETTLE = 5.0  # observations simulated before that, so that paths are at equilibrium within their wells
-RESOLUTION = 0.05  # largest dt D |curvature at a minimum|
-SINGULAR = 1e-9  # eigenvalues of a transition matrix below this are 0
+RESOLUTION = 0.2  # of the coarser time step; the finer one is half of it
+DRAWS = (100_000, 1_000)  # draws counted for the sampled weights; the paper took 1,000
 Progress = Callable[[str], None]
 
 
@@ -32,14 +38,16 @@ class SeedEvaluation:
     """One seed. States are in the order of the true ones where those are known, extra states after them.
 
     n_states : minima of the learned energy. order (K,) : the minimum that stands for true state k, -1 for none.
-    accuracy : mean share of frames labelled right, and accuracy_sd, its spread over sequences; nan without labels.
-    sampled, second_order (n_states,) : basin weights, exact by sampling (with sampled_se) and harmonic; nan where
-    sampling failed. l1_sampled, l1_second_order : sum over states of |weight - truth|, extra states included.
-    rates (n_states, n_states) : log(T(15)) / 15 of the simulated prior. langer : Langer's formula. label_rates : the
-    same as rates from the posterior's own labels at lag 1. rate_ratio : geometric mean of rates / truth over entries
-    between different states. rate_error : mean |rates / truth - 1|; worst_rate : rates / truth farthest from 1; all
-    three nan unless the states are as many as the true ones, and the ratio also where a rate is not positive.
-    saddles : pairs of states joined by a saddle. diffusion_coefficient : D. resolution : dt D |curvature|.
+    accuracy : mean share of frames labelled right, and accuracy_sd, its spread over sequences; sample_accuracy,
+    sample_accuracy_sd : the same for one posterior sample a frame instead of the posterior mean; nan without labels.
+    weights : by method, (n_states,) each: "exact" basin mass with errors exact_se; "draws 100000" and "draws 1000",
+    counted; "0th order"; "2nd order"; nan where a method failed. l1 : method -> sum over states of |weight - truth|,
+    extra states included. rates (n_states, n_states) : log(T(15)) / 15 of the simulated prior, at half the time step of
+    coarse_rates. langer : Langer's formula. label_rates : the same as rates from the posterior's own labels.
+    rate_ratio : geometric mean of rates / truth over entries between different states. rate_error : mean
+    |rates / truth - 1|; worst_rate : rates / truth farthest from 1; all three nan unless the states are as many as the
+    true ones, and the ratio also where a rate is not positive. saddles : pairs of states joined by a saddle.
+    time_step : of rates, in observations.
     """
 
     seed: int
@@ -47,20 +55,20 @@ class SeedEvaluation:
     order: np.ndarray
     accuracy: float
     accuracy_sd: float
-    sampled: np.ndarray
-    sampled_se: np.ndarray
-    second_order: np.ndarray
-    l1_sampled: float
-    l1_second_order: float
+    sample_accuracy: float
+    sample_accuracy_sd: float
+    weights: Mapping[str, np.ndarray]
+    exact_se: np.ndarray
+    l1: Mapping[str, float]
     rates: np.ndarray
+    coarse_rates: np.ndarray
     langer: np.ndarray
     label_rates: np.ndarray
     rate_ratio: float
     rate_error: float
     worst_rate: float
     saddles: tuple[tuple[int, int], ...]
-    diffusion_coefficient: float
-    resolution: float
+    time_step: float
 
 
 def segment(saved: SavedModel, states: LearnedStates, data: SequenceData, seed_index: int) -> np.ndarray:
@@ -68,7 +76,7 @@ def segment(saved: SavedModel, states: LearnedStates, data: SequenceData, seed_i
 
     data : in the units of its file; see `SavedModel.standardised`.
     """
-    return _label_frames(states, encode(saved, data)[0][seed_index], data)
+    return label_frames(states, encode(saved, data)[0][seed_index], data)
 
 
 def encode(saved: SavedModel, data: SequenceData) -> tuple[np.ndarray, np.ndarray]:
@@ -83,13 +91,13 @@ def evaluate(
     data: SequenceData,
     transition: np.ndarray | None = None,
     *,
-    n_paths: int = 6000,
+    n_paths: int = 10_000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[SeedEvaluation, ...]:
     """Every seed of a model on test data; transition (K, K) is the true chain's matrix, where it is known.
 
-    n_paths : simulated for the rates. seed : of the analysis and the simulation.
+    n_paths : simulated for the rates at each time step. seed : of the analysis and the simulation.
     """
     if transition is not None and (transition.ndim != 2 or transition.shape[0] != transition.shape[1]):
         raise DataError(f"a transition matrix is square, got {transition.shape}")
@@ -99,14 +107,8 @@ def evaluate(
     for k, trained in enumerate(saved.model.seeds):
         report(f"seed {trained} ({k + 1} of {len(saved.model.seeds)}): states")
         states = find_states(saved.model, k, seed=seed)
-        report(f"seed {trained}: {states.n_states} states; segmentation")
-        labels = _label_frames(states, means[k], data)
-        report(f"seed {trained}: rates")
-        generator = torch.Generator().manual_seed(seed)
-        frames = data.frames
-        start = _start_points(means[k][frames], sds[k][frames], n_paths, generator)
-        matrix, resolution = simulated_transitions(saved.model, k, states, start, generator)
-        results.append(_summary(trained, states, labels, data, transition, matrix, resolution, saved.model, k))
+        report(f"seed {trained}: {states.n_states} states; segmentation, weights, rates")
+        results.append(_Seed(saved, k, states, data, transition).evaluate(means[k], sds[k], n_paths, seed))
     return tuple(results)
 
 
@@ -121,146 +123,117 @@ def best_permutation(labels: np.ndarray, truth: np.ndarray, n_states: int, n_tru
 
 
 def simulated_transitions(
-    model: OverdampedNLD, seed_index: int, states: LearnedStates, start: np.ndarray, generator: torch.Generator
-) -> tuple[np.ndarray, float]:
-    """(n, n) T(15) of one seed's prior, by Euler-Maruyama from latent points start (m, d); and dt D |curvature|.
+    states: LearnedStates, start: np.ndarray, time_step: float, generator: torch.Generator
+) -> np.ndarray:
+    """(n, n) T(15) of a learned landscape, from latent points start (m, d); in 32 bits where training was.
 
     T[i, j] = P(state j after 15 observations | state i now), with states by gradient flow at both ends.
     """
-    diffusion = diffusion_coefficient(model, seed_index)
-    curvature = float(np.abs(states.analysis.states.eigenvalues).max())
-    dt = 1 / max(10, int(np.ceil(diffusion * curvature / RESOLUTION)))
-    network = model.prior.energy.unstack(seed_index).to(model.dtype)
-    energy = type(states.energy)(network, states.energy.dim, dtype=model.dtype)
-    z = torch.from_numpy(start).to(model.dtype)
-    before = states.label(np.asarray(_simulate(energy, z, diffusion, dt, round(SETTLE / dt), generator)))
-    after = states.label(np.asarray(_simulate(energy, z, diffusion, dt, round(LAG / dt), generator)))
-    counts = count_transitions(np.stack([before, after], 1), states.n_states)
-    with np.errstate(invalid="ignore"):
-        return counts / counts.sum(1, keepdims=True), dt * diffusion * curvature
+    counts = simulated_counts(
+        states.fast_energy(), states.dynamics, states.label, states.n_states, torch.from_numpy(start), LAG, time_step,
+        generator,
+    )  # fmt: skip
+    return transition_matrix(counts)
 
 
-def rates_of(matrix: np.ndarray, lag: float) -> np.ndarray:
-    """Q = log(T) / lag, (n, n); all nan where T is not a full transition matrix or has no real logarithm."""
-    nothing = np.full(matrix.shape, np.nan)
-    if not np.isfinite(matrix).all():
-        return nothing
-    # By eigenvectors: scipy's logm draws from numpy's global generator.
-    values, vectors = np.linalg.eig(matrix)
-    if (values.real[np.abs(values.imag) < SINGULAR] < SINGULAR).any() or np.linalg.cond(vectors) > 1 / SINGULAR:
-        return nothing
-    logarithm = vectors @ np.diag(np.log(values.astype(complex))) @ np.linalg.inv(vectors)
-    return nothing if np.abs(logarithm.imag).max() > SINGULAR else logarithm.real / lag
-
-
-def _simulate(
-    energy: object, z: torch.Tensor, diffusion: float, dt: float, n_steps: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Move z (m, d) in place by n_steps of Euler-Maruyama; returns it."""
-    scale = float(np.sqrt(2 * diffusion * dt))
-    for _ in range(n_steps):
-        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype)
-        z += scale * noise - diffusion * dt * energy.gradient(z)  # type: ignore[attr-defined]
-    return z
-
-
-def _start_points(mean: np.ndarray, sd: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
-    """n posterior samples at frames drawn at random from mean, sd (m, d)."""
-    rows = torch.randint(len(mean), (n,), generator=generator).numpy()
-    noise = torch.randn(n, mean.shape[1], generator=generator, dtype=torch.float64).numpy()
-    return mean[rows] + sd[rows] * noise
-
-
-def _label_frames(states: LearnedStates, means: np.ndarray, data: SequenceData) -> np.ndarray:
-    labels = np.full(means.shape[:2], -1)
-    labels[data.frames] = states.label(means[data.frames])
+def label_frames(states: LearnedStates, latents: np.ndarray, data: SequenceData) -> np.ndarray:
+    """States of latent points (n, T, d), one for each frame of the data; -1 beyond a sequence's end."""
+    labels = np.full(latents.shape[:2], -1)
+    labels[data.frames] = states.label(latents[data.frames])
     return labels
 
 
-def _summary(
-    seed: int,
-    states: LearnedStates,
-    labels: np.ndarray,
-    data: SequenceData,
-    transition: np.ndarray | None,
-    simulated: np.ndarray,
-    resolution: float,
-    model: OverdampedNLD,
-    k: int,
-) -> SeedEvaluation:
-    n, analysis = states.n_states, states.analysis
-    n_true = _number_of_true_states(data, transition)
-    order = np.arange(n) if not n_true else np.full(n_true, -1)
-    accuracies = np.array([np.nan])
-    if data.labels is not None and n_true:
-        order = best_permutation(labels, data.labels, n, n_true)
-        accuracies = _accuracies(labels, data.labels, order)
-    # True states first, in their order, then extra ones: positions in the analysis.
-    position = np.array([*order[order >= 0], *np.setdiff1d(np.arange(n), order)], dtype=int)
-    square = np.ix_(position, position)
-    sampled = analysis.sampled
-    nothing = np.full(n, np.nan)
-    weights = nothing if sampled is None else sampled.weights
-    rates = rates_of(simulated, LAG)[square]
-    truth = _truth(transition)
-    ratios = np.array([np.nan])
-    if truth is not None and n == n_true > 1 and (order >= 0).all():
-        off = ~np.eye(n, dtype=bool)
-        ratios = rates[off] / truth[1][off]
-    counts = count_transitions(labels, n)[square]
-    with np.errstate(invalid="ignore"):
-        label_rates = rates_of(counts / counts.sum(1, keepdims=True), 1.0)
-    rank = np.argsort(position)
-    joins = {tuple(sorted(map(int, rank[pair]))) for pair in analysis.saddles.joins if min(pair) >= 0}
-    second = np.exp(analysis.log_second)
-    return SeedEvaluation(
-        seed=seed,
-        n_states=n,
-        order=order,
-        accuracy=float(accuracies.mean()),
-        accuracy_sd=float(accuracies.std()),
-        sampled=weights[position],
-        sampled_se=(nothing if sampled is None else sampled.standard_errors)[position],
-        second_order=second[position],
-        l1_sampled=_l1(weights, order, truth),
-        l1_second_order=_l1(second, order, truth),
-        rates=rates,
-        langer=analysis.network.rate_matrix[square],
-        label_rates=label_rates,
-        rate_ratio=float(np.exp(np.log(ratios).mean())) if (ratios > 0).all() else float("nan"),
-        rate_error=float(np.abs(ratios - 1).mean()),
-        worst_rate=float(ratios[np.argmax(np.abs(ratios - 1))]),
-        saddles=tuple(sorted((a, b) for a, b in joins if a != b)),
-        diffusion_coefficient=diffusion_coefficient(model, k),
-        resolution=resolution,
-    )
+class _Seed:
+    """The evaluation of one seed."""
 
+    def __init__(
+        self, saved: SavedModel, k: int, states: LearnedStates, data: SequenceData, transition: np.ndarray | None
+    ) -> None:
+        self.trained, self.states, self.data = saved.model.seeds[k], states, data
+        self.n = states.n_states
+        self.stationary = None if transition is None else stationary_of(transition)
+        self.true_rates = None if transition is None else rates_of(transition, 1.0)
+        if transition is not None:
+            self.n_true = len(transition)
+        else:
+            self.n_true = 0 if data.labels is None else int(data.labels.max()) + 1
 
-def _number_of_true_states(data: SequenceData, transition: np.ndarray | None) -> int:
-    if transition is not None:
-        return len(transition)
-    return 0 if data.labels is None else int(data.labels.max()) + 1
+    def evaluate(self, mean: np.ndarray, sd: np.ndarray, n_paths: int, seed: int) -> SeedEvaluation:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = mean + sd * torch.randn(mean.shape, generator=generator, dtype=torch.float64).numpy()
+        labels = label_frames(self.states, mean, self.data)
+        order, (accuracy, spread) = self._match(labels)
+        sample_accuracy = self._accuracy(label_frames(self.states, drawn, self.data), order)
+        # True states first, in their order, then extra ones: positions in the analysis.
+        position = np.array([*order[order >= 0], *np.setdiff1d(np.arange(self.n), order)], dtype=int)
+        square = np.ix_(position, position)
+        frames = drawn[self.data.frames]
+        start = frames[torch.randint(len(frames), (n_paths,), generator=generator).numpy()]
+        minima = torch.from_numpy(self.states.analysis.states.x)
+        step = resolved_step(self.states.energy, self.states.dynamics, minima, RESOLUTION)
+        coarse, fine = (
+            rates_of(simulated_transitions(self.states, start, h, generator), LAG)[square] for h in (step, step / 2)
+        )
+        label_rates = rates_of(transition_matrix(lagged_counts(labels, self.n, min(LAG, labels.shape[1] - 1))), LAG)
+        analysis = self.states.analysis
+        rank = np.argsort(position)
+        joins = {tuple(sorted(map(int, rank[pair]))) for pair in analysis.saddles.joins if min(pair) >= 0}
+        weights, errors = self._weights(generator)
+        return SeedEvaluation(
+            self.trained, self.n, order, accuracy, spread, *sample_accuracy,
+            weights=MappingProxyType({name: values[position] for name, values in weights.items()}),
+            exact_se=errors[position],
+            l1=MappingProxyType({name: self._l1(values, order) for name, values in weights.items()}),
+            rates=fine, coarse_rates=coarse, langer=analysis.network.rate_matrix[square],
+            label_rates=label_rates[square], **self._against_truth(fine, order),
+            saddles=tuple(sorted((a, b) for a, b in joins if a != b)), time_step=step / 2,
+        )  # fmt: skip
 
+    def _match(self, labels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+        if self.data.labels is None or not self.n_true:
+            order = np.full(self.n_true, -1) if self.n_true else np.arange(self.n)
+            return order, (float("nan"), float("nan"))
+        order = best_permutation(labels, self.data.labels, self.n, self.n_true)
+        return order, self._accuracy(labels, order)
 
-def _accuracies(labels: np.ndarray, truth: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Share of frames with a known truth that are labelled right, for each sequence that has any."""
-    known = truth >= 0
-    right = known & (labels >= 0) & (labels == order[np.maximum(truth, 0)])
-    counted = known.any(1)
-    return right.sum(1)[counted] / known.sum(1)[counted]
+    def _accuracy(self, labels: np.ndarray, order: np.ndarray) -> tuple[float, float]:
+        """Mean and standard deviation over sequences of the share of labelled frames that are right."""
+        truth = self.data.labels
+        if truth is None or not self.n_true:
+            return float("nan"), float("nan")
+        known = truth >= 0
+        right = known & (labels >= 0) & (labels == order[np.maximum(truth, 0)])
+        counted = known.any(1)
+        shares = right.sum(1)[counted] / known.sum(1)[counted]
+        return float(shares.mean()), float(shares.std())
 
+    def _weights(self, generator: torch.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Weights by every method, in the order of the analysis, and the errors of the exact ones."""
+        analysis, nothing = self.states.analysis, np.full(self.n, np.nan)
+        found = {} if analysis.exact is None else {"exact": analysis.exact.weights}
+        weights = {"exact": nothing, **found}
+        labels = self.states.label(draw_positions(self.states, max(DRAWS), generator))
+        for n in DRAWS:
+            # Draws that follow each other belong to different chains: the first ones are independent.
+            weights[f"draws {n}"] = np.bincount(labels[:n][labels[:n] >= 0], minlength=self.n) / n
+        weights |= {"0th order": np.exp(analysis.log_zeroth), "2nd order": np.exp(analysis.log_second)}
+        return weights, nothing if analysis.exact is None else analysis.exact.standard_errors
 
-def _truth(transition: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Stationary vector (K,) and Q = log P (K, K) of the true chain."""
-    if transition is None:
-        return None
-    k = len(transition)
-    stationary = np.linalg.solve((np.eye(k) - transition + 1).T, np.ones(k))
-    return stationary, rates_of(transition, 1.0)
+    def _l1(self, weights: np.ndarray, order: np.ndarray) -> float:
+        if self.stationary is None:
+            return float("nan")
+        matched = np.where(order >= 0, weights[order], 0.0)
+        extra = weights[np.setdiff1d(np.arange(self.n), order)]
+        return float(np.abs(matched - self.stationary).sum() + extra.sum())
 
-
-def _l1(weights: np.ndarray, order: np.ndarray, truth: tuple[np.ndarray, np.ndarray] | None) -> float:
-    if truth is None:
-        return float("nan")
-    matched = np.where(order >= 0, weights[order], 0.0)
-    return float(np.abs(matched - truth[0]).sum() + weights[np.setdiff1d(np.arange(len(weights)), order)].sum())
+    def _against_truth(self, rates: np.ndarray, order: np.ndarray) -> dict[str, float]:
+        """rate_ratio, rate_error and worst_rate."""
+        ratios = np.array([np.nan])
+        if self.true_rates is not None and self.n == self.n_true > 1 and (order >= 0).all():
+            off = ~np.eye(self.n, dtype=bool)
+            ratios = rates[off] / self.true_rates[off]
+        return {
+            "rate_ratio": float(np.exp(np.log(ratios).mean())) if (ratios > 0).all() else float("nan"),
+            "rate_error": float(np.abs(ratios - 1).mean()),
+            "worst_rate": float(ratios[np.argmax(np.abs(ratios - 1))]),
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -70,19 +70,25 @@ def counting_lag(labels: np.ndarray, n_states: int) -> int:
     return lag
 
 
-def simulate(
-    energy: Energy, dynamics: Dynamics, x: torch.Tensor, duration: float, time_step: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Positions after `duration`, from x (m, d) and momenta of equilibrium: Heun (overdamped) or BAOAB.
+def trajectory(
+    energy: Energy,
+    dynamics: Dynamics,
+    x: torch.Tensor,
+    duration: float,
+    time_step: float,
+    generator: torch.Generator,
+) -> Iterator[torch.Tensor]:
+    """Positions after `duration`, twice it, ... without end, from x (m, d) and momenta of equilibrium: Heun, or BAOAB.
 
-    The step is the largest that divides the duration and is not longer than time_step.
+    The step is the longest that divides the duration and is not above time_step.
     """
     steps = max(1, math.ceil(duration / time_step - 1e-9))
     integrator = Integrator(energy, dynamics, scheme_of(dynamics), duration / steps)
     state = integrator.init(x, momenta(dynamics, x, generator))
-    for _ in range(steps):
-        state = integrator.step(state, generator)
-    return state.x
+    while True:
+        for _ in range(steps):
+            state = integrator.step(state, generator)
+        yield state.x
 
 
 def scheme_of(dynamics: Dynamics) -> str:
@@ -119,9 +125,8 @@ def simulated_counts(
     The momenta are drawn anew when counting begins, which leaves equilibrium as it is. DataError if every path
     leaves the states.
     """
-    dtype = energy.dtype
-    before = simulate(energy, dynamics, start.to(dtype), settle, time_step, generator)
-    after = simulate(energy, dynamics, before, lag, time_step, generator)
+    before = next(trajectory(energy, dynamics, start.to(energy.dtype), settle, time_step, generator))
+    after = next(trajectory(energy, dynamics, before, lag, time_step, generator))
     labels = np.stack([label(points.double().numpy()) for points in (before, after)], 1)
     if not (labels >= 0).all(1).any():
         raise DataError("every simulated path left the states of the learned energy")

@@ -5,6 +5,7 @@ With the architectures, the only place where the two packages meet.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ import torch
 from landscape.analysis import AnalysisConfig, analyze
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy, save_energy
+from landscape.sampling import Chains, Independence, Kernel, Mala, preconditioner, run, warm_up
 from landscape.search import Basins, assign_basins, make_basins
 from landscape.store import Analysis
+from landscape.weights.wells import Wells
 from nld_models.errors import ConfigError
 from nld_models.model import OverdampedNLD
 
 UNITS = "k_B T"
 TIME_UNIT = "observation"
+CHAINS, BURN_IN, THINNING = 1000, 100, 5  # of the draws from a learned energy
 
 
 def to_landscape(model: OverdampedNLD, seed_index: int = 0) -> tuple[Energy, Dynamics]:
@@ -65,6 +69,17 @@ class LearnedStates:
     energy: Energy
     analysis: Analysis
     basins: Basins
+    trained_in: torch.dtype = torch.float64
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return self.analysis.dynamics
+
+    def fast_energy(self) -> Energy:
+        """The energy at the precision of training, for long simulations."""
+        assert isinstance(self.energy.function, torch.nn.Module)
+        network = copy.deepcopy(self.energy.function).to(self.trained_in)
+        return Energy(network, self.energy.dim, dtype=self.trained_in)
 
     @property
     def n_states(self) -> int:
@@ -83,4 +98,22 @@ def find_states(
     energy, dynamics = to_landscape(model, seed_index)
     analysis = analyze(energy, dynamics, AnalysisConfig(seed=seed), progress=progress)
     basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(seed))
-    return LearnedStates(energy, analysis, basins)
+    return LearnedStates(energy, analysis, basins, model.dtype)
+
+
+def draw_positions(states: LearnedStates, n: int, generator: torch.Generator) -> np.ndarray:
+    """n draws from exp(-beta E), (n, d), by up to 1,000 chains that change wells; neighbours are of different ones."""
+    beta, x = states.dynamics.beta, torch.from_numpy(states.analysis.states.x)
+    hessian = states.analysis.states.hessian
+    assert hessian is not None
+    wells = Wells.at(states.energy, x.numpy(), hessian, beta)
+    mixture = wells.mixture(1.2, 0.1, 0.3, 8)
+    start = mixture.sample(min(n, CHAINS), generator)
+    factor = preconditioner(wells.covariances, wells.weights)
+    kernels: list[Kernel] = [Independence(mixture), Mala(factor, states.energy.dim ** (-1 / 6))]
+    chains, kernels = warm_up(kernels, states.energy, beta, Chains.init(states.energy, start), BURN_IN, generator)
+    drawn: list[np.ndarray] = []
+    while len(drawn) * len(start) < n:
+        chains, _ = run(kernels, states.energy, beta, chains, THINNING, generator)
+        drawn.append(chains.x.numpy())
+    return np.concatenate(drawn)[:n]

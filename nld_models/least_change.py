@@ -18,11 +18,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad, hessian, jacrev, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 
 from landscape.dynamics import Dynamics
 
-RIDGE = 1e-6  # of the mean diagonal of F'F
+RIDGE = 1e-3  # of the mean diagonal of F'F: keeps the change smooth between the points
 CHUNK = 8  # rows of a Jacobian at a time
 
 
@@ -48,7 +48,8 @@ class FlatNetwork:
 
     def hessians(self, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """(n, d) -> (n, d, d)."""
-        return vmap(hessian(lambda point: self.energy(v, point[None])[0]))(x)
+        # Reverse over reverse: forward mode would compile with a deprecated part of torch.
+        return vmap(jacrev(grad(lambda point: self.energy(v, point[None])[0])))(x)
 
     def gradient_rows(self, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Derivatives of grad E at x by the parameters: (n, d, p)."""

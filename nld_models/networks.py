@@ -100,6 +100,12 @@ class StackedEnergy(nn.Module):
                 module.get_parameter(name).copy_(parameter[k])
         return module.requires_grad_(False)
 
+    @torch.no_grad()
+    def restack(self, k: int, network: nn.Module) -> None:
+        """Put a network of the same architecture in place of seed k's."""
+        for name, parameter in self.network.named_parameters():
+            parameter[k] = network.get_parameter(name)
+
     def _build_quietly(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return self._build()

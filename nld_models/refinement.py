@@ -21,8 +21,12 @@ counts. Encoder, decoder and diffusion coefficient stay.
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +36,9 @@ from landscape.dynamics import Dynamics
 from landscape.energy import Energy
 from landscape.search import assign_basins, make_basins
 from landscape.weights.wells import Wells
-from nld_models.data import DataError
+from nld_models.checkpoint import SavedModel, model_tensors, read_file, write_file
+from nld_models.data import DataError, SequenceData
+from nld_models.evaluation import encode
 from nld_models.kinetics import (
     Label,
     counting_lag,
@@ -43,7 +49,7 @@ from nld_models.kinetics import (
     stationary_of,
     transition_matrix,
 )
-from nld_models.landscape_adapter import LearnedStates
+from nld_models.landscape_adapter import LearnedStates, find_states
 from nld_models.least_change import FlatNetwork, LeastChange
 
 MAX_ROUNDS = 4
@@ -94,6 +100,56 @@ class Refinement:
     rounds: int
     outcome: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, null for what is not finite."""
+        record = asdict(self) | {"states": self.states.tolist()}
+        for name in ("target", "before", "after"):
+            rows = getattr(self, name).tolist()
+            record[name] = [[value if math.isfinite(value) else None for value in row] for row in rows]
+        return record
+
+
+def refine_model(
+    saved: SavedModel,
+    data: SequenceData,
+    *,
+    path: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[SavedModel, tuple[Refinement, ...]]:
+    """Refine every seed on its training data; a model that was refined before is returned as it is, with ().
+
+    path : the model's file, rewritten when all seeds are done. A seed whose states would change in number stays as
+    training left it, and its outcome says so.
+    """
+    if "refinement" in saved.document:
+        return saved, ()
+    report = progress or (lambda text: None)
+    means, sds = encode(saved, data)
+    results = []
+    for k, seed in enumerate(saved.model.seeds):
+        generator = torch.Generator().manual_seed(2**33 + seed)
+        states = find_states(saved.model, k)
+        tell = functools.partial(_tell, report, seed)
+        latents = Latents(means[k], sds[k], data.frames)
+        network, found = refine(states, states.dynamics, latents, generator, tell)
+        if found.rounds:
+            before = saved.model.prior.energy.unstack(k)
+            saved.model.prior.energy.restack(k, network)
+            if find_states(saved.model, k).n_states != states.n_states:
+                saved.model.prior.energy.restack(k, before)
+                found = replace(found, after=found.before, cost=0.0, outcome="not refined: the states would change")
+        results.append(found)
+    record = [{"seed": seed, **found.as_dict()} for seed, found in zip(saved.model.seeds, results, strict=True)]
+    document = {**saved.document, "refinement": record}
+    if path is not None:
+        tensors, _ = read_file(Path(path))
+        write_file(Path(path), tensors | model_tensors(saved.model), document)
+    return SavedModel(saved.model, saved.mean, saved.scale, document), tuple(results)
+
+
+def _tell(report: Callable[[str], None], seed: int, text: str) -> None:
+    report(f"refining seed {seed}: {text}")
+
 
 def refine(
     states: LearnedStates,
@@ -131,7 +187,7 @@ class _Refiner:
         self.analysis = states.analysis
         self.minima = self.analysis.states.x[self.states].copy()
         self.label: Label = lambda x: self.new[states.label(x)]
-        self.draws = latents.draws(PATHS, generator)
+        self.draws = latents.draws(4 * PATHS, generator)
 
     def run(self) -> tuple[nn.Module, Refinement]:
         if self.n < 2:
@@ -145,10 +201,17 @@ class _Refiner:
         if not np.isfinite(self.target).all():
             return self._nothing("the label transitions have no rate matrix at their lag")
         self.weights = stationary_of(matrix)
+        self.starts = self._balanced(self.draws)
         self._find_regions()
         if not self.pairs:
             return self._nothing("no saddle joins two states with a known flux")
         return self._rounds()
+
+    def _balanced(self, draws: torch.Tensor) -> torch.Tensor:
+        """Equal numbers of draws from every state, so that rates out of a rare one are counted as well."""
+        labels, share = self.label(draws.numpy()), PATHS // self.n
+        rows = [np.flatnonzero(labels == i) for i in range(self.n)]
+        return torch.cat([draws[np.resize(found, share)] for found in rows if len(found)])
 
     def _find_regions(self) -> None:
         """Pairs with a saddle and a flux worth a target; points around their lowest saddle; points for the masses."""
@@ -174,7 +237,8 @@ class _Refiner:
 
     def _rounds(self) -> tuple[nn.Module, Refinement]:
         self.flat = FlatNetwork(self.module)
-        seen = torch.cat([self.draws[:COST_POINTS], *(cloud[:32] for cloud in self.clouds)])
+        # Between the wells as well, where the data say little: the change has to be smooth there too.
+        seen = torch.cat([self.draws[:COST_POINTS], self.points[:COST_POINTS], *self.clouds])
         solver = LeastChange(self.flat, self.dynamics, seen)
         target = self._flux(self.target, self.weights)
         errors, rates, vectors = [], [], []
@@ -192,7 +256,9 @@ class _Refiner:
             self.report(f"round {number}: fluxes off by up to {np.expm1(errors[-1]):.0%}")
             if errors[-1] < TOLERANCE or number == MAX_ROUNDS:
                 break
-            if not self._move(solver, torch.from_numpy(np.clip(error, -1, 1))):
+            # Half steps after the first: what is left then is largely the noise of the simulation.
+            gain = 1.0 if number == 0 else 0.5
+            if not self._move(solver, torch.from_numpy(gain * np.clip(error, -1, 1))):
                 outcome = "refined until a minimum was about to vanish"
                 break
         if not errors:
@@ -210,7 +276,7 @@ class _Refiner:
         step = resolved_step(self.energy, self.dynamics, torch.from_numpy(self.minima), STEP_RESOLUTION)
         try:
             counts = simulated_counts(
-                energy, self.dynamics, self.label, self.n, self.draws, self.lag, step, self.generator
+                energy, self.dynamics, self.label, self.n, self.starts, self.lag, step, self.generator
             )
         except DataError:
             return np.full((self.n, self.n), np.nan)

@@ -19,8 +19,9 @@ from nld_models.checkpoint import load_model
 from nld_models.cli import main
 from nld_models.config import TrainingConfig
 from nld_models.errors import ConfigError
-from nld_models.evaluation import LAG, best_permutation, encode, rates_of, simulated_transitions
-from nld_models.landscape_adapter import export_energy, find_states, to_landscape
+from nld_models.evaluation import LAG, best_permutation, encode, simulated_transitions
+from nld_models.kinetics import rates_of, resolved_step
+from nld_models.landscape_adapter import draw_positions, export_energy, find_states, to_landscape
 from nld_models.model import ModelConfig, OverdampedNLD
 from nld_models.paper_chains import experiment, sample_experiment
 from nld_models.sequence_files import load_sequences, save_sequences
@@ -78,14 +79,18 @@ def test_states_weights_and_simulated_transitions_of_a_double_well() -> None:
     states = find_states(model, 1)
     assert states.n_states == 2 and states.analysis.states.x[0, 0] < 0 < states.analysis.states.x[1, 0]
     matrix, weights = grid_transitions(LAG)
-    sampled = states.analysis.sampled
-    assert sampled is not None
-    assert np.abs(sampled.weights - weights).max() < 4.5 * sampled.standard_errors.max()
+    exact = states.analysis.exact
+    assert exact is not None
+    assert np.abs(exact.weights - weights).max() < 4.5 * exact.standard_errors.max()
+    drawn = states.label(draw_positions(states, 20_000, torch.Generator().manual_seed(1)))
+    # Draws of one chain are correlated: twice the binomial error is generous.
+    assert abs((drawn == 0).mean() - weights[0]) < 4.5 * 2 * np.sqrt(0.25 / 20_000)
     generator = torch.Generator().manual_seed(0)
     n = 20_000
     start = np.where(np.arange(n)[:, None] < 0.65 * n, *CENTERS)
-    found, resolution = simulated_transitions(model, 1, states, start, generator)
-    assert resolution <= 0.05
+    step = resolved_step(states.energy, states.dynamics, torch.from_numpy(states.analysis.states.x), 0.1)
+    assert step == pytest.approx(0.1 / (DIFFUSION * states.analysis.states.eigenvalues.max()))
+    found = simulated_transitions(states, start, step, generator)
     tolerance = 4.5 * np.sqrt(matrix * (1 - matrix) / (0.3 * n)) + 0.004
     assert (np.abs(found - matrix) < tolerance).all()
     assert np.abs(grid_transitions(1.4 * LAG)[0] - matrix).max() > 2 * tolerance.max()
@@ -189,7 +194,12 @@ def test_commands(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
     assert main(["evaluate", model, data, "--paths", "50"]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert main(["train", data, "-o", str(trained[0]), "--resume", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["iterations"] == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["iterations"] == 3 and [entry["seed"] for entry in document["refinement"]] == [4, 5]
+    made = str(tmp_path / "made.npz")
+    assert main(["simulate", model, "-o", made, "--sequences", "7", "--length", "5", "--seed-index", "1"]) == 0
+    simulated = load_sequences(made)
+    assert simulated.values.shape == (7, 5, 15) and simulated.labels is not None and (simulated.labels >= 0).all()
 
 
 @pytest.mark.parametrize(

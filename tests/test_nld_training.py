@@ -271,7 +271,7 @@ def test_a_two_state_chain_is_learned() -> None:
     for row in evaluate(saved, test, chain.transition, n_paths=2000):
         assert row.n_states == 2 and row.saddles == ((0, 1),)
         assert row.accuracy > limit - 0.02
-        assert row.l1_sampled < 0.25
+        assert row.l1["exact"] < 0.25
         assert 0.6 < row.rate_ratio < 1.6
 
 
