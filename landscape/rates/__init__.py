@@ -1,5 +1,6 @@
 """Transition rates of Langevin dynamics: formulas, and what they are checked against."""
 
+from landscape.rates.bounds import BracketOptions, RateBracket, bracket_rate
 from landscape.rates.cores import Cores, discs, make_cores, relaxation_rates
 from landscape.rates.corrections import CorrectedRates, corrected_rates, flat_saddle_rates, string_rates
 from landscape.rates.counting import CountedRates
@@ -43,6 +44,7 @@ from landscape.rates.passages import (
 )
 
 __all__ = [
+    "BracketOptions",
     "Cores",
     "CorrectedRates",
     "CountedRates",
@@ -54,8 +56,10 @@ __all__ = [
     "LmcConstants",
     "PassageOptions",
     "PassageRates",
+    "RateBracket",
     "Spectrum",
     "TimeStepEffect",
+    "bracket_rate",
     "committors",
     "core_rates",
     "corrected_rates",
