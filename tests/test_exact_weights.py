@@ -383,3 +383,10 @@ def test_intervals_cover_the_truth(method: str) -> None:
         narrow += int(low[0] <= truth <= high[0])
     assert 90 <= held <= 99
     assert narrow < 90
+
+
+def test_label_probabilities_of_draws_that_weigh_nothing() -> None:
+    """Weights down to 1e-390 and wells 300 kT apart: no overflow (a warning is an error here), and finite numbers."""
+    heights = np.abs(np.random.default_rng(0).normal(size=(1000, 5))) * 300
+    found = label_probabilities(-np.linspace(0, 900, 1000), torch.tensor(heights), 100)
+    assert np.isfinite(found).all() and (found >= 0).all() and found.max() <= 1 and found.sum() <= 101

@@ -32,6 +32,7 @@ def save_energy(
     beta: float | None = None,
     gamma: float | Sequence[float] | None = None,
     mass: float | Sequence[float] | None = None,
+    rotation: Sequence[Sequence[float]] | None = None,
     units: str | None = None,
     time_unit: str | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -43,7 +44,7 @@ def save_energy(
     its values and gradients compared, since an export can lose derivatives silently.
 
     energy : an `Energy`, an `nn.Module` or another torch callable (`dim` where it has none).
-    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, units, time_unit : None keeps the energy's own
+    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, rotation, units, time_unit : None keeps the energy's own
         metadata. extra : further plain data, returned by `load_energy` in `Energy.metadata`.
 
     The file appears whole or not at all, and replaces one of the same name. UsageError if it cannot be written,
@@ -53,7 +54,10 @@ def save_energy(
     if target.suffix not in (".safetensors", ".pt2"):
         raise UsageError(f"an energy is saved as .safetensors or .pt2, not as {target.name!r}")
     probed = as_energy(energy, dim)
-    given = {"dynamics": dynamics, "beta": beta, "gamma": gamma, "mass": mass, "units": units, "time_unit": time_unit}
+    given = {
+        "dynamics": dynamics, "beta": beta, "gamma": gamma, "mass": mass, "rotation": rotation, "units": units,
+        "time_unit": time_unit,
+    }  # fmt: skip
     known = {key: value for key, value in probed.metadata.items() if key not in OWN_KEYS}
     known |= dict(extra or {}) | {key: _plain(value) for key, value in given.items() if value is not None}
     if clash := [key for key in OWN_KEYS if key in (extra or {})]:

@@ -82,7 +82,9 @@ def label_probabilities(log_weights: np.ndarray, energies: torch.Tensor, n_label
     lowest, order = (part.numpy() for part in energies.topk(min(2, n), dim=1, largest=False))
     guess, second = order[:, 0], order[:, -1]
     weight = np.bincount(guess, weights=w, minlength=n)
-    inverse = np.divide(1, weight, out=np.zeros(n), where=weight > 0)
+    # A weight this small is no weight: its inverse would overflow.
+    inverse = np.divide(1, weight, out=np.zeros(n), where=weight > np.finfo(float).tiny)
     doubt = np.zeros(m) if n == 1 else np.exp(-np.logaddexp(0, lowest[:, 1] - lowest[:, 0]))
-    matters = w * (BULK * inverse[guess] + doubt * (inverse[guess] + inverse[second]))
+    # Rows first: w / W_guess is at most 1, and w exp(-distance) / W_second of the order of 1.
+    matters = w * inverse[guess] * (BULK + doubt) + w * doubt * inverse[second]
     return np.minimum(1, n_labels * matters / matters.sum())
