@@ -100,6 +100,19 @@ def test_heavy_lines_are_darker_and_on_top() -> None:
     assert (np.diff(light) <= 1e-9).all() and light[0] > light[-1] + 0.5
 
 
+def test_labels_of_a_large_graph_name_the_heaviest_and_stay_apart() -> None:
+    analysis = random_analysis(400)
+    drawn = plot_disconnectivity(analysis)
+    assert len(drawn.labels) >= 3
+    named = [int(label.get_text()) for label in drawn.labels]
+    assert set(named) <= set(np.argsort(-analysis.network.weights["sampled"], kind="stable")[:14].tolist())
+    boxes = [label.get_window_extent() for label in drawn.labels]
+    assert not any(box.overlaps(other) for k, box in enumerate(boxes) for other in boxes[k + 1 :])
+    # every label hangs under its own line
+    places = [label.get_position()[0] for label in drawn.labels]
+    assert places == pytest.approx(drawn.tree.positions[named])
+
+
 @pytest.mark.parametrize("column", ["second", "zeroth", "sampled"])
 def test_node_areas_are_proportional_to_weights(column: str) -> None:
     analysis = random_analysis(9)
@@ -131,6 +144,16 @@ def test_width_grows_with_the_flux() -> None:
     widths = np.array([line.get_linewidth() for line in drawn.lines])
     order = np.argsort(flux)
     assert (np.diff(widths[order]) >= 0).all() and widths[order[-1]] > 2 * widths[order[0]]
+
+
+def test_rates_have_an_arrow_each_way_as_wide_as_they_are_large() -> None:
+    drawn = plot_network(random_analysis(8), edges="rate")
+    widths = np.array([line.get_linewidth() for line in drawn.lines]).reshape(-1, 2)
+    assert widths.shape == drawn.edges.log_rate.shape
+    order = np.argsort(drawn.edges.log_rate.ravel())
+    assert (np.diff(widths.ravel()[order]) >= 0).all() and np.ptp(widths) > 1
+    with pytest.raises(UsageError, match="flux"):
+        plot_network(random_analysis(3), edges="speed")  # type: ignore[arg-type]
 
 
 def test_barriers_written_are_those_of_the_edges() -> None:

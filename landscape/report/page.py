@@ -25,9 +25,8 @@ from landscape.report.figures import draw_all
 from landscape.report.views import View, three_d_views
 from landscape.store import Analysis
 
-# No address may be asked for anything. WebGL libraries build functions from text, which needs a word more.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-POLICY_3D = f"{POLICY} 'unsafe-eval'; worker-src blob:"
+# No address may be asked for anything; blob: is for the pictures that plotly saves from memory.
+POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def report_page(
@@ -68,7 +67,7 @@ def report_page(
     source = Path(str(analysis.energy.get("source", "an energy"))).name
     return _template().substitute(
         title=escape(f"Energy landscape of {source}"),
-        policy=POLICY_3D if views else POLICY,
+        policy=POLICY,
         version=escape(__version__),
         style=_asset("style.css"),
         lead=_lead(analysis),
