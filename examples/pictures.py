@@ -23,6 +23,7 @@ from landscape.analysis import AnalysisConfig
 from landscape.plots.drift import drift_of, plot_drifts
 from landscape.plots.gallery import PICTURES
 from landscape.plots.picture import Scene, render
+from landscape.plots.style import state_colors
 from landscape.weights import SampledWeights
 
 torch.set_num_threads(1)  # more threads cost more than they bring at these sizes
@@ -31,8 +32,7 @@ MIXTURE = "potential:gaussian-mixture:d=3,k=3,seed=0"
 PUBLISHED = {"published_3d": "symmetric_overdamped/model_0.pth", "published_10d": "symmetric_overdamped/model_3.pth"}
 # what the paper's figures show
 FIGURES = {"contour": "1_and_3f", "drift": "3d", "drift3d": "3c", "surface": "3e", "volume": "3g"}
-DPI = 110
-COLORS = 256  # of a picture in the documents, which keeps them small
+DPI = 100
 
 
 def progress(text: str) -> None:
@@ -93,6 +93,17 @@ def write(folder: Path, drawn: dict[str, tuple[str, str, bytes]]) -> None:
     print(f"{folder}: {len(drawn)} pictures")
 
 
+def smaller(data: bytes) -> Image.Image:
+    """A PNG with 256 colours, a third of its size; white, the colours of states and their tints among them."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    tints = [255 - part * (255 - 255 * state_colors(7)) for part in (1.0, 0.75, 0.5, 0.28)]
+    states = np.concatenate([*tints, [[255, 255, 255]]])
+    found = image.quantize(256 - len(states), kmeans=3).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*found[: 3 * (256 - len(states))], *states.round().astype(int).ravel().tolist()])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
 def write_gallery(docs: Path) -> None:
     """gallery.md with every picture of the own model, and those of the mixture that need three dimensions."""
     own, mixture = draw(OWN), draw(MIXTURE)
@@ -107,8 +118,7 @@ def write_gallery(docs: Path) -> None:
         f"`{MIXTURE}`.", "",
     ]  # fmt: skip
     for name, (title, text, data) in {**own, **mixture}.items():
-        image = Image.open(io.BytesIO(data)).convert("RGB").quantize(COLORS, kmeans=3, dither=Image.Dither.NONE)
-        image.save(folder / f"{name}.png", optimize=True)
+        smaller(data).save(folder / f"{name}.png", optimize=True)
         what = name.removeprefix("mixture-")
         model = "mixture" if name in mixture else "three_states"
         command = f"`landscape plot {model}.landscape --what {what} -o {what}.png`"

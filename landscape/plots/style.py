@@ -139,7 +139,8 @@ def label_axes(ax: Any, x: str, y: str, title: str = "", z: str = "") -> None:
     ax.set_xlabel(x, fontsize=TEXT)
     ax.set_ylabel(y, fontsize=TEXT)
     if z:
-        ax.set_zlabel(z, fontsize=TEXT)
+        ax.zaxis.set_rotate_label(False)  # which from some sides would stand on its head
+        ax.set_zlabel(z, fontsize=TEXT, rotation=90)
     if title:
         ax.set_title(title, fontsize=TITLE)
     ax.tick_params(labelsize=SMALL)
