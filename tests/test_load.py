@@ -121,7 +121,7 @@ def test_the_energy_network_of_a_checkpoint_alone_is_enough(tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt2"])
 def test_round_trip_of_networks(name: str, suffix: str, tmp_path: Path) -> None:
     module, path = network(name), tmp_path / f"energy{suffix}"
-    assert save_energy(module, path, **DYNAMICS, extra={"note": "trained", "rotation": [[0, 1], [-1, 0]]}) == path
+    assert save_energy(module, path, **DYNAMICS, extra={"note": "trained"}, rotation=[[0, 1], [-1, 0]]) == path
     energy = load_energy(path, trust=suffix == ".pt2")
     assert energy.evaluations.as_dict() == dict.fromkeys(("value", "gradient", "hvp", "hessian"), 0)
     agree(energy, load_energy(module))
