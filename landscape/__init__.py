@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from landscape.dynamics import Overdamped, Underdamped, from_metadata
     from landscape.energy import Energy, as_energy, load_energy, save_energy
     from landscape.network import TransitionNetwork
+    from landscape.report import report_page
     from landscape.sampling import SampleOptions, sample
     from landscape.search import (
         assign_basins,
@@ -52,6 +53,7 @@ __all__ = [
     "load_energy",
     "make_basins",
     "mountain_pass",
+    "report_page",
     "sample",
     "sample_weights",
     "save_energy",
@@ -65,6 +67,7 @@ _HOMES = {
     "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
     "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
     "landscape.network": ("TransitionNetwork",),
+    "landscape.report": ("report_page",),
     "landscape.sampling": ("SampleOptions", "sample"),
     "landscape.search": (
         "assign_basins",

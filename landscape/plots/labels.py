@@ -43,7 +43,7 @@ class Room:
         inside = self._ax.get_window_extent()
         for position in candidates:
             text.set_position(position)
-            box = text.get_window_extent().padded(1.5)
+            box = text.get_window_extent().padded(4, 1.5)
             if (
                 inside.x0 <= box.x0
                 and box.x1 <= inside.x1
