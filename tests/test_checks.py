@@ -261,10 +261,14 @@ def test_bracket_where_barriers_are_high() -> None:
     assert (exact.log_reference < found.log_interval[:, 1]).all()
 
 
-def test_causes_name_nothing_for_a_good_rate() -> None:
-    energy, dynamics = load_energy("potential:double-well"), Overdamped(200.0)
-    causes = find_causes(energy, dynamics, subject_of(energy, dynamics, DOUBLE_WELL), np.array([[0, 1], [1, 0]]))
-    assert [causes.reason(k) for k in (0, 1)] == ["unknown", "unknown"] and causes.names == ("", "")
+def test_corrections_keep_to_the_time() -> None:
+    """A good rate has no cause; corrections are for the pairs that want them, and only while there is time."""
+    energy, dynamics, pairs = load_energy("potential:double-well"), Overdamped(200.0), np.array([[0, 1], [1, 0]])
+    subject = subject_of(energy, dynamics, DOUBLE_WELL)
+    for wanted, seconds, expected in ((True, 1.0, True), (False, 1.0, False), (True, -60.0, False)):
+        causes = find_causes(energy, dynamics, subject, pairs, np.full(2, wanted), lambda s=seconds: s)
+        assert [causes.reason(k) for k in (0, 1)] == ["unknown", "unknown"] and causes.names == ("", "")
+        assert (np.isfinite(causes.corrected) == expected).all()
 
 
 @pytest.mark.parametrize("bad", [{"budget": 0.0}, {"confidence": 1.0}, {"time_step": -1.0}, {"seed": -1}])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,12 @@ def assemble(
     reference: Reference | None,
     step: StepEffect | None,
     problem: str,
+    left: Callable[[], float],
     settings: Mapping[str, Any],
 ) -> Checks:
-    """The `Checks` of the pairs (m, 2). problem : why there is no reference. settings : the fields of `Checks` that say
-    how it was made."""
-    m, (i, j) = len(pairs), pairs.T
+    """The `Checks` of the pairs (m, 2). problem : why there is no reference. left : seconds of the budget. settings :
+    the fields of `Checks` that say how it was made."""
+    m, (i, j), spent = len(pairs), pairs.T, settings["budget"] - left()
     network = subject.network
     log_formula = np.asarray(network.log_rate_matrix[i, j])
     log_reference, log_interval, converged = np.full(m, np.nan), np.full((m, 2), np.nan), np.full(m, True)
@@ -58,15 +59,17 @@ def assemble(
         log_reference, log_interval = reference.log_rates[i, j], reference.log_interval[i, j]
         converged = reference.converged[i, j]
     known = ~np.isnan(log_interval).any(axis=1)
-    spread, causes = intervals(log_formula, log_interval), find_causes(energy, dynamics, subject, pairs)
-    verdict, reason, effort = [], [], []
-    for k in range(m):
-        found = verdict_of(*spread[k]) if converged[k] or not known[k] else NOT_CONVERGED
+    spread = intervals(log_formula, log_interval)
+    verdict = [
+        verdict_of(*spread[k]) if converged[k] or not known[k] else NOT_CONVERGED for k in range(m)
+    ]  # fmt: skip
+    causes = find_causes(energy, dynamics, subject, pairs, np.array([v == DOUBTFUL for v in verdict], bool), left)
+    reason, effort = [], []
+    for k, found in enumerate(verdict):
         more = effort_factor(log_formula[k] - log_reference[k], *spread[k])
-        verdict.append(found)
         cause = causes.reason(k) if found == DOUBTFUL else ""
         reason.append(cause or _reason(found, problem, reference, (int(i[k]), int(j[k]))))
-        effort.append(effort_text(more, settings["seconds"]) if found == UNDECIDED else "")
+        effort.append(effort_text(more, spent) if found == UNDECIDED else "")
     times = _timescales(network, reference)
     return Checks(
         pairs=pairs, log_formula=log_formula, log_reference=log_reference, log_interval=log_interval,
@@ -82,7 +85,7 @@ def assemble(
         timescale_log_formula=times[0], timescale_log_reference=times[1], timescale_log_interval=times[2],
         timescale_verdict=tuple(verdict_of(*row) for row in intervals(times[0], times[2])),
         timescale_method="" if reference is None else reference.method,
-        tolerance=TOLERANCE, **settings,
+        tolerance=TOLERANCE, seconds=settings["budget"] - left(), **settings,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,9 @@ from landscape.energy import Energy
 from landscape.errors import LandscapeError
 from landscape.network import TransitionNetwork
 from landscape.rates import LangerRates
-from landscape.rates.corrections import CorrectedRates, corrected_rates
+from landscape.rates.corrections import corrected_rates
+
+GRACE = 5.0  # seconds over the budget in which corrections of doubtful rates may still begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +89,18 @@ class Causes:
         return ANHARMONIC_REASON if abs(self.anharmonic[k]) > ANHARMONIC else UNKNOWN_REASON
 
 
-def find_causes(energy: Energy, dynamics: Dynamics, subject: Subject, pairs: np.ndarray) -> Causes:
-    """`Causes` of the pairs (m, 2), each of which shares a saddle."""
+def find_causes(
+    energy: Energy,
+    dynamics: Dynamics,
+    subject: Subject,
+    pairs: np.ndarray,
+    wanted: np.ndarray,
+    left: Callable[[], float],
+) -> Causes:
+    """`Causes` of the pairs (m, 2), each of which shares a saddle.
+
+    Corrections are computed for the pairs that are `wanted` (m,) bool, saddle by saddle as long as time is `left`.
+    """
     network, rates, m = subject.network, subject.rates, len(pairs)
     minima = subject.minima
     hessians = np.asarray(energy.hessian(minima))
@@ -96,16 +109,16 @@ def find_causes(energy: Energy, dynamics: Dynamics, subject: Subject, pairs: np.
         dynamics.beta, minima, subject.eigenvalues, network.energies, subject.saddles, subject.saddle_eigenvalues,
         network.saddle_energies, network.joins,
     )  # fmt: skip
-    known = _corrected(energy, dynamics, subject)
+    rows = {int(row) for pair in pairs[wanted] for row in subject.ways(*pair)[0]}
+    log_rates, log_string, reasons = _corrected(energy, dynamics, subject, sorted(rows), left)
     main, corrected, string = np.zeros(m, dtype=int), np.full(m, np.nan), np.full(m, np.nan)
     for k, (i, j) in enumerate(pairs):
-        rows, side = subject.ways(i, j)
-        main[k] = rows[np.argmax(rates.log_rates[rows, side])]
-        if known is not None:
-            with np.errstate(invalid="ignore"):  # nan where a saddle has none
-                corrected[k] = np.logaddexp.reduce(known.log_rates[rows, side])
-                string[k] = np.logaddexp.reduce(known.log_string[rows, side])
-    names = [()] * m if known is None else [known.reasons[row] for row in main]
+        ways, side = subject.ways(i, j)
+        main[k] = ways[np.argmax(rates.log_rates[ways, side])]
+        with np.errstate(invalid="ignore"):  # nan where a saddle has none
+            corrected[k] = np.logaddexp.reduce(log_rates[ways, side])
+            string[k] = np.logaddexp.reduce(log_string[ways, side])
+    names = [reasons.get(int(row), ()) for row in main]
     reduced = dynamics.beta * network.barriers[main].min(axis=1) if m else np.zeros(0)
     return Causes(
         rates.low_friction[main], flat[main], reduced < LOW_BARRIER, deviation[pairs[:, 0]], corrected, string,
@@ -113,12 +126,23 @@ def find_causes(energy: Energy, dynamics: Dynamics, subject: Subject, pairs: np.
     )  # fmt: skip
 
 
-def _corrected(energy: Energy, dynamics: Dynamics, subject: Subject) -> CorrectedRates | None:
-    """The corrections, None where they cannot be computed; a verdict does not need them."""
-    try:
-        return corrected_rates(
-            energy, dynamics, subject.minima, subject.saddles, subject.network.joins, subject.path_images,
-            subject.path_saddle,
-        )  # fmt: skip
-    except LandscapeError:
-        return None
+def _corrected(
+    energy: Energy, dynamics: Dynamics, subject: Subject, rows: list[int], left: Callable[[], float]
+) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[str, ...]]]:
+    """Log corrected rates and those along the path (M, 2) of all M saddles, nan except for those `rows` that could be
+    corrected while time was left, and the corrections that matter at each of these."""
+    log_rates, log_string = (np.full((subject.network.n_saddles, 2), np.nan) for _ in range(2))
+    reasons: dict[int, tuple[str, ...]] = {}
+    for row in rows:
+        if left() < -GRACE:
+            break
+        paths = subject.path_images[subject.path_saddle == row]
+        try:
+            found = corrected_rates(
+                energy, dynamics, subject.minima, subject.saddles[[row]], subject.network.joins[[row]], paths,
+                np.zeros(len(paths), dtype=int),
+            )  # fmt: skip
+        except LandscapeError:  # a verdict does not need them
+            continue
+        log_rates[row], log_string[row], reasons[row] = found.log_rates[0], found.log_string[0], found.reasons[0]
+    return log_rates, log_string, reasons

@@ -208,10 +208,10 @@ def run_checks(
     except LandscapeError as error:
         problem = str(error)
     return assemble(
-        energy, dynamics, subject, pairs, reference, step, problem,
+        energy, dynamics, subject, pairs, reference, step, problem, run.left,
         settings={
             "shrink": np.full(subject.network.n_states, np.nan) if cores is None else cores.shrink,
             "confidence": options.confidence, "seed": options.seed, "budget": options.budget,
-            "time_step": options.time_step, "seconds": time.perf_counter() - run.began,
+            "time_step": options.time_step,
         },
     )  # fmt: skip
