@@ -36,7 +36,7 @@ Progress = Callable[[float, str], None]
 HEAVY = 0.01  # largest share of one weight above which a standard error is not to be trusted
 FEW = 100.0  # effective samples below which an estimate is not to be trusted
 LOST_FLUX = 0.03  # of a channel's unit flux
-ROOM = 300.0  # of log weights in training, so that their squares do not overflow
+DEPTH = 25.0  # see `_trained`
 TESTS = 4  # one-sided statements that share the error probability: both capacities, both ends of Z_A
 
 
@@ -258,8 +258,8 @@ def _adapted(
     main = main_directions(network.legs)
     components = leg_components(network).joined(well_components(region, network))
     pilot = draw(region, components.inflated(main), n, generator)
-    weight = torch.exp((pilot.log_weight(-1, level) + region.outside(pilot.y).log()).clamp_max(ROOM))
-    form = guess(pilot.y)[1].square().sum(1) * weight
+    steep = guess(pilot.y)[1].square().sum(1)
+    form = _integrand(steep, pilot.log_weight(-1, level), region.outside(pilot.y)).nan_to_num(0, 0, 0)
     # a few points where the guess is poor must not draw everything to themselves
     form = form.clamp_max(float(form.sum()) / FEW)
     return components.adapted(pilot.y, form).inflated(main)
@@ -269,8 +269,10 @@ def _trained(
     region: Region, network: Network, guess: TestFunction, found: Draw, level: float
 ) -> tuple[TestFunction, UnitFlow]:
     outside = region.outside(found.y)
-    weights = [torch.exp(found.log_weight(sign, level).clamp_max(ROOM)) * outside for sign in (-1, 1)]
-    return guess.trained(found.y, weights[0]), first_flow(region, network, level).trained(found, weights[1])
+    # deep wells and high walls count as if they were DEPTH below and above the pass: training must see the pass
+    excess = (found.reduced - level).clamp(-DEPTH, DEPTH)
+    falling, rising = (torch.exp(sign * excess - found.log_q) * outside for sign in (-1, 1))
+    return guess.trained(found.y, falling), first_flow(region, network, level).trained(found, rising)
 
 
 def _evaluate(
@@ -281,17 +283,23 @@ def _evaluate(
     slope = function(found.y)[1]
     tubes = flow.tube_flows(found.y)
     phi = flow.at(found, tubes)
-    form = slope.square().sum(1) * torch.exp(found.log_weight(-1, level)) * outside / region.beta
-    size = phi.square().sum(1)
-    # where phi is 0 nothing counts, however high the energy; elsewhere an infinite energy makes the bound void
-    counts = (size > 0) & outside
-    work = torch.zeros_like(size)
-    work[counts] = torch.exp((found.reduced - level - found.log_q)[counts] + size[counts].log()) * region.beta
+    steep, size = slope.square().sum(1), phi.square().sum(1)
+    form = _integrand(steep, found.log_weight(-1, level), outside) / region.beta
+    # an infinite energy where phi is not 0 makes the lower bound void
+    work = _integrand(size, found.reduced - level - found.log_q, outside) * region.beta
     inverse_q = torch.exp(-found.log_q) * outside
     control = -(phi * slope).sum(1) * inverse_q
     each = -torch.einsum("nkd,nd->nk", tubes, slope) * inverse_q[:, None]
     flux = (each.mean(0).numpy(), each.std(0).numpy() / math.sqrt(len(each)))
     return _controlled(form, control), _controlled(work, control), flux
+
+
+def _integrand(square: Tensor, log_weight: Tensor, outside: Tensor) -> Tensor:
+    """square times exp(log_weight) outside A and B, and 0 wherever square is, however large the weight."""
+    counts = (square > 0) & outside
+    result = torch.zeros_like(square)
+    result[counts] = torch.exp(log_weight[counts] + square[counts].log())
+    return result
 
 
 def _controlled(terms: Tensor, control: Tensor) -> Estimate:
@@ -326,6 +334,11 @@ def _coverage_reasons(flux: tuple[np.ndarray, np.ndarray], network: Network, see
         if not abs(value - 1) <= max(5 * error, LOST_FLUX):
             names = [network.legs[leg].saddle for leg, _ in network.channels[k].legs]
             reasons.append(f"the sampler sees {value:.1%} of the unit flux through saddles {names}")
+    pathless = np.setdiff1d(np.flatnonzero(seen.relevant), [leg.saddle for leg in network.legs])
+    for k in pathless:
+        reasons.append(
+            f"saddle {k} may carry a part of the rate, but no path through it is given: a channel is left out"
+        )
     for k in np.flatnonzero(seen.relevant & ~seen.seen):
         reasons.append(
             f"the sampler sees {seen.ratio[k]:.1%} of the mass around saddle {k}, which may carry a part of the rate: "

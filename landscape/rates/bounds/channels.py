@@ -167,7 +167,8 @@ def _channels(region: Region, labels: list[int], ends: np.ndarray, current: np.n
     """The current taken apart into paths, widest first, until what is left is negligible."""
     place = {label: k for k, label in enumerate(labels)}
     sources, targets = {place[k] for k in region.source}, {place[k] for k in region.target}
-    left, found = current.copy(), []
+    left = current.copy()
+    found: list[Channel] = []
     total = sum(c * ((a in sources) - (b in sources)) for (a, b), c in zip(ends.tolist(), current, strict=True))
     while len(found) < MOST_CHANNELS:
         path, width = _widest_path(len(labels), ends, left, sources, targets)

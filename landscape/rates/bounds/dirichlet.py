@@ -19,6 +19,7 @@ from landscape.rates.bounds.channels import Network
 from landscape.rates.bounds.quadratic import QuadraticForm
 from landscape.rates.bounds.region import Region, Tensor
 
+FLAT = 1e-3  # distance of f from 0 and 1 below which it counts as 0 or 1
 SOFTNESS = 1.7  # width of the partition of unity in widths (beta |lambda|)^(-1/2) of the barriers
 
 
@@ -40,13 +41,18 @@ class TestFunction:
         return b * (1 - a), (1 - a)[:, None] * grad_b - b[:, None] * grad_a, mask[:, None] * value, slope
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """f (n,) and its gradient (n, d)."""
+        """f (n,) and its gradient (n, d), cut off: (f - `FLAT`) / (1 - 2 `FLAT`), clamped to [0, 1].
+
+        Deep inside a well exp(-beta E) can exceed its value at the pass by any factor, so that f must be constant there
+        exactly, and not only to sixteen digits.
+        """
         values, gradients = [], []
         for rows in chunks(len(y), 3 * len(self.basis) * y.shape[1]):
             value, gradient, more, slope = self.parts(y[rows])
-            values.append(value + more @ self.coefficient)
-            gradients.append(gradient + torch.einsum("npd,p->nd", slope, self.coefficient))
-        return torch.cat(values), torch.cat(gradients)
+            values.append((value + more @ self.coefficient - FLAT) / (1 - 2 * FLAT))
+            gradients.append((gradient + torch.einsum("npd,p->nd", slope, self.coefficient)) / (1 - 2 * FLAT))
+        value, gradient = torch.cat(values), torch.cat(gradients)
+        return value.clamp(0, 1), torch.where(((value > 0) & (value < 1))[:, None], gradient, 0)
 
     def trained(self, y: Tensor, weight: Tensor) -> TestFunction:
         """The coefficients that minimise sum_n weight_n |grad f(y_n)|^2; weight ~ exp(-beta E) / q outside A and B."""

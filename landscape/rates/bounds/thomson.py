@@ -95,7 +95,8 @@ def envelope_mass(d: int) -> float:
 
 def make_tube(region: Region, network: Network, channel: Channel) -> Tube:
     """A tube along a channel with the thermal spread of its nodes, that starts and ends inside the cores."""
-    means, covariances = [], []
+    means: list[Tensor] = []
+    covariances: list[Tensor] = []
     for leg, sign in channel.legs:
         nodes = (network.legs[leg].mean, network.legs[leg].covariance)
         mean, covariance = (t if sign > 0 else t.flip(0) for t in nodes)
