@@ -21,7 +21,8 @@ from safetensors.torch import save
 
 from nld_models.data import DataError, SequenceData
 from nld_models.errors import CheckpointError, ConfigError
-from nld_models.model import ModelConfig, OverdampedNLD
+from nld_models.model import LatentModel
+from nld_models.model_config import ModelConfig
 
 KEY = "nld"
 FORMAT = 1
@@ -35,7 +36,7 @@ class SavedModel:
     mean, scale : (c,), the channels' standardisation; the model sees (x - mean) / scale.
     """
 
-    model: OverdampedNLD
+    model: LatentModel
     mean: np.ndarray
     scale: np.ndarray
     document: Mapping[str, Any]
@@ -100,14 +101,14 @@ def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, document
 
 
-def model_tensors(model: OverdampedNLD) -> dict[str, torch.Tensor]:
+def model_tensors(model: LatentModel) -> dict[str, torch.Tensor]:
     return {f"model.{name}": parameter for name, parameter in model.named_parameters()}
 
 
-def model_document(model: OverdampedNLD) -> dict[str, Any]:
+def model_document(model: LatentModel) -> dict[str, Any]:
     """What rebuilds `model`, as plain data."""
     return {
-        "kind": "overdamped",
+        "kind": model.config.prior,
         "model": model.config.as_dict(),
         "n_channels": model.n_channels,
         "mask_input": model.mask_input,
@@ -126,7 +127,7 @@ def restore(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any], wh
     try:
         if not (0 <= document["iteration"] <= document["training"]["iterations"]) or document["finished"] is None:
             raise ValueError(f"step {document['iteration']} of {document['training']['iterations']}")
-        model = OverdampedNLD(
+        model = LatentModel(
             ModelConfig(**document["model"]),
             document["n_channels"],
             document["mask_input"],

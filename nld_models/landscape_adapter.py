@@ -6,7 +6,6 @@ With the architectures, the only place where the two packages meet.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,50 +14,64 @@ import numpy as np
 import torch
 
 from landscape.analysis import AnalysisConfig, analyze
-from landscape.dynamics import Dynamics, Overdamped
+from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.energy import Energy, save_energy
 from landscape.sampling import Chains, Independence, Kernel, Mala, preconditioner, run, warm_up
 from landscape.search import Basins, assign_basins, make_basins
 from landscape.store import Analysis
 from landscape.weights.wells import Wells
 from nld_models.errors import ConfigError
-from nld_models.model import OverdampedNLD
+from nld_models.model import LatentModel
+from nld_models.prior import EnergyPrior, OverdampedPrior, Prior, RotatedPrior, UnderdampedPrior
 
 UNITS = "k_B T"
 TIME_UNIT = "observation"
 CHAINS, BURN_IN, THINNING = 1000, 100, 5  # of the draws from a learned energy
 
 
-def to_landscape(model: OverdampedNLD, seed_index: int = 0) -> tuple[Energy, Dynamics]:
-    """Energy and dynamics of one seed, in float64: beta = 1, gamma = 1 / D, time in observations.
+def to_landscape(model: LatentModel, seed_index: int = 0) -> tuple[Energy, Dynamics]:
+    """Energy and dynamics of one seed, in float64; time in observations.
 
-    seed_index : position in `model.seeds`, from 0. ConfigError if there is none.
+    seed_index : position in `model.seeds`, from 0. ConfigError if there is none, and for a free drift.
     """
     if not 0 <= seed_index < len(model.seeds):
         raise ConfigError(f"seed index is from 0 to {len(model.seeds) - 1}, got {seed_index}")
-    dynamics = Overdamped(beta=1.0, gamma=1 / diffusion_coefficient(model, seed_index))
+    dynamics = _dynamics(model.prior, seed_index)
     d = model.config.latent_dim
     metadata = {
-        "dynamics": "overdamped", "beta": dynamics.beta, "gamma": dynamics.gamma_vector(d).tolist(),
+        "dynamics": dynamics.kind, "beta": dynamics.beta, "gamma": dynamics.gamma_vector(d).tolist(),
         "units": UNITS, "time_unit": TIME_UNIT,
     }  # fmt: skip
+    mass, rotation = dynamics.mass_vector(d), dynamics.rotation_matrix(d)
+    if mass is not None:
+        metadata["mass"] = mass.tolist()
+    if rotation is not None:
+        metadata["rotation"] = rotation.tolist()
     network = model.prior.energy.unstack(seed_index)
     return Energy(network, d, metadata=metadata, source=f"seed {model.seeds[seed_index]}"), dynamics
 
 
-def diffusion_coefficient(model: OverdampedNLD, seed_index: int) -> float:
-    """D of one seed, in latent length^2 an observation."""
-    return math.exp(float(model.prior.log_d.detach()[seed_index]))
+def _dynamics(prior: Prior, k: int) -> Dynamics:
+    if not isinstance(prior, EnergyPrior):
+        raise ConfigError("a generic neural SDE (prior nsde) has a free drift and no energy to export or analyse")
+    with torch.no_grad():
+        beta = float(prior.beta(1)[k])
+        if isinstance(prior, UnderdampedPrior):
+            gamma, mass = (tuple(values[k, 0].double().tolist()) for values in (prior.gamma(), prior.mass()))
+            return Underdamped(beta, gamma, mass)
+        assert isinstance(prior, OverdampedPrior)
+        rotation = prior.rotation()[k].double().tolist() if isinstance(prior, RotatedPrior) else None
+        return Overdamped(beta, 1 / float(prior.mobility(1)[k]), rotation)
 
 
-def export_energy(model: OverdampedNLD, path: str | Path, seed_index: int = 0) -> Path:
+def export_energy(model: LatentModel, path: str | Path, seed_index: int = 0) -> Path:
     """Write one seed's energy to a .safetensors file that `landscape analyze` reads with its dynamics."""
     energy, _ = to_landscape(model, seed_index)
     seed = model.seeds[seed_index]
     assert isinstance(energy.function, torch.nn.Module)
     # At the precision it was trained in: the file says no more than training does, and is half the size.
     energy.function.to(model.dtype)
-    extra = {"trained_by": f"nld train, overdamped, simulation-free matching, seed {seed}"}
+    extra = {"trained_by": f"nld train, {model.config.prior}, {model.config.objective} objective, seed {seed}"}
     return save_energy(energy, path, extra=extra)
 
 
@@ -92,7 +105,7 @@ class LearnedStates:
 
 
 def find_states(
-    model: OverdampedNLD, seed_index: int, *, seed: int = 0, progress: Callable[[str], None] | None = None
+    model: LatentModel, seed_index: int, *, seed: int = 0, progress: Callable[[str], None] | None = None
 ) -> LearnedStates:
     """Analyse one seed's energy with `landscape.analyze`; `seed` is of the analysis."""
     energy, dynamics = to_landscape(model, seed_index)

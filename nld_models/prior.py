@@ -33,6 +33,7 @@ class Prior(nn.Module):
     """What all priors have. `state_dim` : coordinates of a state. `stationary` : its stationary density is known."""
 
     stationary = True
+    energy: StackedEnergy  # of priors with one
 
     def __init__(self, generators: Sequence[torch.Generator], config: ModelConfig) -> None:
         super().__init__()

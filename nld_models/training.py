@@ -13,14 +13,18 @@ import numpy as np
 import torch
 
 from nld_models.checkpoint import DTYPES, SavedModel, model_document, model_tensors, read_file, restore, write_file
-from nld_models.config import TrainingConfig
+from nld_models.config import TrainingConfig, recipe
 from nld_models.data import SequenceData
 from nld_models.errors import CheckpointError, TrainingError
-from nld_models.model import ModelConfig, Noise, OverdampedNLD, total_loss
+from nld_models.model import LatentModel, Stepping, total_loss
+from nld_models.model_config import ModelConfig
+from nld_models.resolution import fastest_rate, limit_of
 from nld_models.slow_coordinates import slow_coordinates
 from nld_models.windows import Windows
 
 CURVES = ("loss", "reconstruction", "path_kl", "initial_kl", "stationarity", "gradient_norm", "diffusion_coefficient")
+RESOLUTION = ("time_step", "resolution", "resolved")
+RESOLUTION_DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,17 @@ class TrainingResult:
     """What `train` measured.
 
     seeds : (S,). curves : name -> (S, steps done); loss and its terms in nats a frame, nan where a seed had been
-    stopped. stopped : the seeds that did not reach the end. seconds : wall time, all sessions together.
+    stopped. stopped : the seeds that did not reach the end. seconds : wall time, all sessions together. resolution :
+    (S,), time step times fastest rate of the prior over posterior draws (see `resolution`), nan for matching, which has
+    no time step. resolved : (S,) bool, whether rates of the learned prior mean anything.
     """
 
     seeds: np.ndarray
     curves: Mapping[str, np.ndarray]
     stopped: tuple[Stopped, ...]
     seconds: float
+    resolution: np.ndarray
+    resolved: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[SavedModel, TrainingResult]:
-    """Train all seeds on standardised sequences (`SequenceData.standardise`).
+    """Train all seeds on standardised sequences (`SequenceData.standardise`); config None is the model's recipe.
 
     path : where checkpoints and the finished model go. resume : go on from the checkpoint there, which must be of the
     same data and settings; the result is bit for bit that of a run that was never interrupted, on the same
@@ -74,7 +82,8 @@ def train(
 
     Raises CheckpointError for a file that cannot be used, TrainingError if the guard stopped every seed.
     """
-    trainer = _Trainer(data, model or ModelConfig(), config or TrainingConfig(), None if path is None else Path(path))
+    model = model or ModelConfig()
+    trainer = _Trainer(data, model, config or recipe(model), None if path is None else Path(path))
     if resume:
         trainer.resume()
     trainer.run(progress or (lambda state: None))
@@ -89,16 +98,18 @@ class _Trainer:
         dtype = DTYPES[config.dtype]
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.windows = Windows(data, config.window, config.equilibration, dtype)
-        self.model = OverdampedNLD(model, data.n_channels, data.n_missing > 0, seeds, dtype)
+        self.model = LatentModel(model, data.n_channels, data.n_missing > 0, seeds, dtype)
+        self.model.stepping = Stepping(config.backend, config.adjoint_clip)
         self.model.encoder.start_from(torch.from_numpy(slow_coordinates(data, model.latent_dim).copy()))
         # Not the stream of the initial values, which depends on the sizes of the networks.
         self.generators = [torch.Generator().manual_seed(2**32 + seed) for seed in seeds]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(self._learned.values(), lr=config.learning_rate)
         self.iteration = 0
         self.finished = False
         self.stopped: dict[int, Stopped] = {}
         self.curves = {name: np.full((config.seeds, config.iterations), np.nan) for name in CURVES}
         self.seconds = 0.0
+        self.resolution: dict[str, Any] = {}
         self.good: dict[str, torch.Tensor] = {}
         self.good_iteration = 0
         content = (data.values, data.mask, data.lengths)
@@ -129,7 +140,8 @@ class _Trainer:
         self._clip(norm)
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(i)
-        frozen = [(parameter, k, parameter[k].detach().clone()) for k in self.stopped for parameter in self._parameters]
+        learned = self._learned.values()
+        frozen = [(parameter, k, parameter[k].detach().clone()) for k in self.stopped for parameter in learned]
         self.optimizer.step()
         with torch.no_grad():
             for parameter, k, value in frozen:
@@ -143,25 +155,23 @@ class _Trainer:
         self.iteration = i + 1
 
     @property
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return list(self.model.parameters())
+    def _learned(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that training moves; coefficients may be fixed."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _gradients(self, i: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Set every gradient; the terms of the loss and each seed's gradient norm, (S,) each."""
         config = self.config
         batch = self.windows.draw(self.generators, config.batch)
-        noise = Noise.draw(
-            self.generators, config.batch, self.windows.length, self.model.config.latent_dim,
-            config.partition_points, self.model.dtype,
-        )  # fmt: skip
+        noise = self.model.draw_noise(self.generators, config.batch, self.windows.length, config.partition_points)
         terms = self.model.terms(batch, noise)
         loss = total_loss(terms, config.kl_weight(i), config.stationarity_weight)
         self.optimizer.zero_grad()
         loss.sum().backward()
-        squares = [
-            p.grad.reshape(config.seeds, -1).double().square().sum(1) for p in self._parameters if p.grad is not None
-        ]
-        terms |= {"loss": loss, "diffusion_coefficient": self.model.prior.log_d.exp()}
+        gradients = [p.grad for p in self._learned.values() if p.grad is not None]
+        squares = [gradient.reshape(config.seeds, -1).double().square().sum(1) for gradient in gradients]
+        diffusion = self.model.prior.diffusion(2).mean(1)
+        terms |= {"loss": loss, "diffusion_coefficient": diffusion.expand(config.seeds)}
         return {name: term.detach().double().numpy() for name, term in terms.items()}, torch.stack(squares).sum(
             0
         ).sqrt().numpy()
@@ -183,7 +193,7 @@ class _Trainer:
     def _clip(self, norm: np.ndarray) -> None:
         running = torch.tensor([k not in self.stopped for k in range(self.config.seeds)])
         scale = (self.config.clip / torch.from_numpy(norm)).clamp(max=1.0)
-        for parameter in self._parameters:
+        for parameter in self._learned.values():
             if parameter.grad is not None:
                 shape = (-1, *[1] * (parameter.ndim - 1))
                 # A stopped seed's gradient may be nan, which no factor turns into 0.
@@ -201,7 +211,7 @@ class _Trainer:
         state = self.optimizer.state
         return {
             f"adam.{key}.{name}": state[p][key]
-            for name, p in self.model.named_parameters()
+            for name, p in self._learned.items()
             if p in state
             for key in ("exp_avg", "exp_avg_sq")
         }
@@ -223,6 +233,7 @@ class _Trainer:
             "finished": finished,
             "stopped": [asdict(stopped) for stopped in self.stopped.values()],
             "seconds": self.seconds,
+            **self.resolution,
         }
 
     def resume(self) -> None:
@@ -244,6 +255,8 @@ class _Trainer:
             for name, values in self.curves.items():
                 values[:, : self.iteration] = tensors[f"curve.{name}"].numpy()
             self.model.load_state_dict(saved.model.state_dict())
+            if self.finished:
+                self.resolution = {name: document[name] for name in RESOLUTION}
             if not self.finished:
                 self._restore_streams(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -252,8 +265,9 @@ class _Trainer:
     def _restore_streams(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for generator, state in zip(self.generators, tensors["streams"], strict=True):
             generator.set_state(state.clone())  # a view into the stack makes torch read from its start, or crash
-        for name, parameter in self.model.named_parameters():
-            if self.iteration:
+        for name, parameter in self._learned.items():
+            # A gradient that is always absent (a single coordinate has nothing to rotate) leaves no state behind.
+            if f"adam.exp_avg.{name}" in tensors:
                 self.optimizer.state[parameter] = {
                     "step": torch.tensor(float(self.iteration)),
                     "exp_avg": tensors[f"adam.exp_avg.{name}"],
@@ -264,8 +278,10 @@ class _Trainer:
 
     def finish(self) -> tuple[SavedModel, TrainingResult]:
         stopped = tuple(self.stopped.values())
-        if self.path is not None and not self.finished:
-            self._write({}, finished=True)
+        if not self.finished:
+            self.resolution = self._measured_resolution()
+            if self.path is not None:
+                self._write({}, finished=True)
         if len(stopped) == self.config.seeds:
             first = stopped[0]
             raise TrainingError(
@@ -274,7 +290,25 @@ class _Trainer:
             )
         saved = SavedModel(self.model.requires_grad_(False), self.data.mean, self.data.scale, self._document(True))
         curves = {name: values[:, : self.iteration].copy() for name, values in self.curves.items()}
-        return saved, TrainingResult(np.array(self.model.seeds), curves, stopped, self.seconds)
+        resolution = self.resolution["resolution"]
+        return saved, TrainingResult(
+            np.array(self.model.seeds), curves, stopped, self.seconds,
+            np.full(self.config.seeds, np.nan) if resolution is None else np.array(resolution),
+            np.array(self.resolution["resolved"]),
+        )  # fmt: skip
+
+    def _measured_resolution(self) -> dict[str, Any]:
+        """Time step, step times fastest rate of each seed, and whether that is short enough, over posterior draws."""
+        h, seeds = self.model.config.time_step, self.config.seeds
+        if h is None:
+            return {"time_step": None, "resolution": None, "resolved": [True] * seeds}
+        generator = torch.Generator().manual_seed(0)
+        batch = self.windows.draw([generator], min(64, self.config.batch))
+        draws = self.model.draw(batch.x[0], batch.mask[0], generator)[:, batch.frames[0]]
+        rows = torch.randint(draws.shape[1], (RESOLUTION_DRAWS,), generator=generator)
+        found = (h * fastest_rate(self.model.prior, draws[:, rows])).double()
+        limit = limit_of(self.model.prior)
+        return {"time_step": h, "resolution": found.tolist(), "resolved": (found <= limit).tolist()}
 
 
 def _difference(name: str, stored: Any, here: Any) -> str:

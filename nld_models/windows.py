@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from nld_models.data import DataError, SequenceData
-from nld_models.model import Batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of observations for S seeds.
+
+    x, mask : (S, B, T, c), x is 0 where mask is False. frames : (S, B, T) bool, False beyond a sequence's end.
+    equilibrated : (S, B, T) bool, the frames that the stationarity term and the initial KL may use.
+    """
+
+    x: torch.Tensor
+    mask: torch.Tensor
+    frames: torch.Tensor
+    equilibrated: torch.Tensor
 
 
 class Windows:
@@ -47,3 +61,14 @@ class Windows:
             inside,
             inside & (time >= self.first_equilibrated[row, None]),
         )
+
+
+def pick_frames(batch: Batch, picks: torch.Tensor) -> torch.Tensor:
+    """Flat positions (S, n) in (B, T) of equilibrated frames, uniform for uniform picks; any frame if there is none."""
+    rows = []
+    for k in range(len(picks)):
+        allowed = torch.nonzero(batch.equilibrated[k].flatten())[:, 0]
+        if not len(allowed):
+            allowed = torch.nonzero(batch.frames[k].flatten())[:, 0]
+        rows.append(allowed[(picks[k] * len(allowed)).long().clamp_max(len(allowed) - 1)])
+    return torch.stack(rows)

@@ -10,11 +10,14 @@ import torch
 
 from nld_models.encoder import Marginals, PosteriorEncoder
 from nld_models.errors import ConfigError
-from nld_models.model import Batch, ModelConfig, Noise, OverdampedNLD, pick_frames, total_loss
+from nld_models.matching import MatchingNoise
+from nld_models.model import LatentModel, total_loss
+from nld_models.model_config import ModelConfig
 from nld_models.networks import StackedMLP
 from nld_models.observation import GaussianDecoder
 from nld_models.posterior import log_density, path_kl_rate, posterior_drift, sample
-from nld_models.prior import OverdampedPrior
+from nld_models.prior import OverdampedPrior, RotatedPrior
+from nld_models.windows import Batch, pick_frames
 
 D, THETA_Q, M_Q, MU_0, S_0 = (
     0.7,
@@ -177,7 +180,9 @@ def test_log_partition_is_unbiased(dim: int) -> None:
     400 estimates; false-alarm rate 7e-6 (4.5 standard errors). Power: an energy off by .1 fails.
     """
     generators = [torch.Generator().manual_seed(k) for k in range(2)]
-    prior = OverdampedPrior(generators, "soft-minimum", dim, {"n_components": 3}, 1.0)
+    prior = OverdampedPrior(
+        generators, ModelConfig(latent_dim=dim, architecture="soft-minimum", energy={"n_components": 3})
+    )
     log_z = 0.5 * dim * math.log(2 * math.pi) + math.log(3)
     centers = prior.energy.network.get_parameter("centers").detach()
     generator = torch.Generator().manual_seed(9)
@@ -195,23 +200,34 @@ def test_log_partition_is_unbiased(dim: int) -> None:
     assert ((ratio.mean(0) * math.exp(0.1) - 1).abs() > 4.5 * error).all()
 
 
-def tiny_model(**settings: object) -> tuple[OverdampedNLD, Batch, Noise]:
+def tiny_model(**settings: object) -> tuple[LatentModel, Batch, MatchingNoise]:
     energy = {"hidden": [6], "activation": "tanh", "confinement": 0.1}
     config = ModelConfig(energy=energy, decoder_hidden=4, context=5, **settings)  # type: ignore[arg-type]
-    model = OverdampedNLD(config, 3, False, (1, 2), torch.float64)
+    model = LatentModel(config, 3, False, (1, 2), torch.float64)
     generators = [torch.Generator().manual_seed(k) for k in (3, 4)]
     x = torch.stack([torch.randn(3, 6, 3, generator=g, dtype=torch.float64) for g in generators])
     frames = torch.ones(2, 3, 6, dtype=torch.bool)
     frames[:, 0, 4:] = False
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), frames, frames)
-    return model, batch, Noise.draw(generators, 3, 6, config.latent_dim, 128, torch.float64)
+    return model, batch, MatchingNoise.draw(generators, 3, 6, config.latent_dim, 128, torch.float64)
 
 
-@pytest.mark.parametrize("decoder", ["linear", "mlp"])
-def test_gradient_of_the_loss_against_differences(decoder: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decoder": "linear"},
+        {"decoder": "mlp", "noise": "state", "direction": "reversed"},
+        {"prior": "rotated", "learned": ("beta", "gamma")},
+        {"prior": "nsde", "drift_hidden": 5},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_gradient_of_the_loss_against_differences(settings: dict[str, object]) -> None:
     """Along a random direction of every parameter. Prior and decoder: the whole loss. Encoder: reconstruction and path
     KL, since log Z holds its proposal and the stationarity term its points fixed on purpose."""
-    model, batch, noise = tiny_model(decoder=decoder)
+    model, batch, noise = tiny_model(**settings)
+    if isinstance(model.prior, RotatedPrior):
+        torch.nn.init.constant_(model.prior.entries, 0.3)
     generator = torch.Generator().manual_seed(7)
 
     def value(whole: bool) -> torch.Tensor:
@@ -221,6 +237,9 @@ def test_gradient_of_the_loss_against_differences(decoder: str) -> None:
         return (terms["path_kl"] - terms["reconstruction"]).sum()
 
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert name == "prior.log_beta"
+            continue
         whole = not name.startswith("encoder.")
         (gradient,) = torch.autograd.grad(value(whole), parameter)
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -238,10 +257,11 @@ def test_gradient_of_the_loss_against_differences(decoder: str) -> None:
 
 def test_stationarity_moves_the_energy_only() -> None:
     model, batch, noise = tiny_model()
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     moved = torch.autograd.grad(
-        model.terms(batch, noise)["stationarity"].sum(), list(model.parameters()), allow_unused=True
+        model.terms(batch, noise)["stationarity"].sum(), list(learned.values()), allow_unused=True
     )
-    for (name, _), gradient in zip(model.named_parameters(), moved, strict=True):
+    for name, gradient in zip(learned, moved, strict=True):
         of_energy = name.startswith("prior.energy") and not name.endswith("layers.2.bias")  # E + log Z: no constant
         assert (gradient is not None and bool((gradient.abs() > 1e-9).any())) == of_energy, name
 
@@ -270,7 +290,8 @@ def test_picks_are_equilibrated_frames() -> None:
 @pytest.mark.parametrize("architecture", ["residual-mlp", "soft-minimum"])
 def test_stacked_networks_are_the_single_ones(architecture: str) -> None:
     config = {"n_components": 3} if architecture == "soft-minimum" else {"width": 5, "features": 4, "n_blocks": 2}
-    prior = OverdampedPrior([torch.Generator().manual_seed(k) for k in range(3)], architecture, 2, config, 1.0)
+    settings = ModelConfig(architecture=architecture, energy=config, initial_diffusion=1.0)
+    prior = OverdampedPrior([torch.Generator().manual_seed(k) for k in range(3)], settings)
     z = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for k in range(3):
         one = prior.energy.unstack(k)

@@ -21,11 +21,13 @@ from nld_models.data import DataError, SequenceData
 from nld_models.errors import CheckpointError, ConfigError, TrainingError
 from nld_models.evaluation import encode, evaluate
 from nld_models.markov import MarkovEmissionModel
-from nld_models.model import Batch, ModelConfig, Noise, OverdampedNLD
+from nld_models.matching import MatchingNoise
+from nld_models.model import LatentModel
+from nld_models.model_config import ModelConfig
 from nld_models.paper_chains import experiment, sample_experiment
 from nld_models.sequence_files import load_sequences, save_sequences
 from nld_models.training import Progress, train
-from nld_models.windows import Windows
+from nld_models.windows import Batch, Windows
 
 ROOT = Path(__file__).resolve().parent.parent
 ENERGY = {"hidden": [8], "activation": "tanh", "confinement": 0.1}
@@ -38,7 +40,7 @@ def data() -> SequenceData:
     return sample_experiment(experiment(1), 1, "train", 0, 20, 25).standardise()
 
 
-def parameters(model: OverdampedNLD) -> dict[str, torch.Tensor]:
+def parameters(model: LatentModel) -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
@@ -140,9 +142,9 @@ def test_a_killed_run_loses_nothing(data: SequenceData, tmp_path: Path) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, seeds: set[int], call: int) -> None:
     """From the given evaluation of the loss on, the path KL of some seeds is nan, with nan gradients."""
-    real, calls = OverdampedNLD.terms, [0]
+    real, calls = LatentModel.terms, [0]
 
-    def terms(model: OverdampedNLD, batch: Batch, noise: Noise) -> dict[str, torch.Tensor]:
+    def terms(model: LatentModel, batch: Batch, noise: MatchingNoise) -> dict[str, torch.Tensor]:
         found = real(model, batch, noise)
         if calls[0] >= call:
             factors = [float("nan") if seed in seeds else 1.0 for seed in model.seeds]
@@ -150,7 +152,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, seeds: set[int], call: int) -> None:
         calls[0] += 1
         return found
 
-    monkeypatch.setattr(OverdampedNLD, "terms", terms)
+    monkeypatch.setattr(LatentModel, "terms", terms)
 
 
 def test_the_guard_rolls_one_seed_back_and_trains_the_other(
@@ -207,14 +209,14 @@ def test_missing_values_and_unequal_lengths(data: SequenceData, tmp_path: Path) 
 def test_clipping_is_by_seed(data: SequenceData, monkeypatch: pytest.MonkeyPatch) -> None:
     """One seed's huge gradient is cut and leaves the other seed's steps as they were."""
     plain, _ = train(data, SMALL, replace(SHORT, iterations=3))
-    real = OverdampedNLD.terms
+    real = LatentModel.terms
 
-    def terms(model: OverdampedNLD, batch: Batch, noise: Noise) -> dict[str, torch.Tensor]:
+    def terms(model: LatentModel, batch: Batch, noise: MatchingNoise) -> dict[str, torch.Tensor]:
         found = real(model, batch, noise)
         factors = torch.tensor([1e6 if seed == 1 else 1.0 for seed in model.seeds])
         return {name: value * factors for name, value in found.items()}
 
-    monkeypatch.setattr(OverdampedNLD, "terms", terms)
+    monkeypatch.setattr(LatentModel, "terms", terms)
     seen: list[float] = []
     step = torch.optim.Adam.step
 
