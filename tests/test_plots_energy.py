@@ -579,3 +579,14 @@ def test_basin_borders_are_where_two_shares_meet(muller: tuple[Analysis, Energy]
     assert (positive[known] <= 1).all() and (positive[known] == 1).mean() > 0.95
     field, level = sublevel_field(analysis, grid, 0)
     np.testing.assert_array_equal(field < level, (grid.basins == 0) & (grid.kt < level))
+
+
+def test_an_energy_without_walls_is_drawn_around_its_states(muller: tuple[Analysis, Energy]) -> None:
+    """A bounded energy is reachable everywhere: the box stays within a fifth of the extent around what is known."""
+    analysis, _ = muller
+    flat = Energy(lambda x: 0 * x.sum(1) + float(analysis.states.energy[0]), 2)
+    grid = energy_grid(analysis, flat, coordinate_subspace(2), resolution=21)
+    marks = np.concatenate([analysis.states.x, analysis.saddles.x, analysis.paths.images.reshape(-1, 2)])
+    size = np.ptp(marks, axis=0).max()
+    for tick, low, high in zip(grid.ticks, marks.min(0), marks.max(0), strict=True):
+        assert low - 0.5 * size < tick[0] < low and high < tick[-1] < high + 0.5 * size

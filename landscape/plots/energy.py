@@ -23,6 +23,7 @@ from landscape.plots.marks import (
     minimum_handle,
     path_handle,
     saddle_handle,
+    shown_paths,
 )
 from landscape.plots.planes import Subspace, choose_plane
 from landscape.plots.style import INK, KT_COLORMAP, SMALL, TEXT, UNREACHABLE, label_axes, new_axes, state_color
@@ -179,7 +180,7 @@ def _outlines(ax: Axes, analysis: Analysis, grid: EnergyGrid, fill: str) -> dict
 
 def _marks(ax: Any, analysis: Analysis, grid: EnergyGrid) -> tuple[Any, ...]:
     plane, extent = grid.subspace, grid.extent
-    paths = list(analysis.paths.images)
+    paths = list(analysis.paths.images[shown_paths(analysis)])
     lines = mark_paths(ax, [plane.project(path) for path in paths], [_within(plane, path, extent) for path in paths])
     shown = np.flatnonzero((analysis.saddles.joins >= 0).all(axis=1))
     saddles = analysis.saddles.x[shown]
@@ -208,7 +209,7 @@ def _legend(analysis: Analysis, grid: EnergyGrid, fill: str) -> list[Any]:
     if len(analysis.saddles.x):
         flat = plane.holds(analysis.saddles.x, extent).all()
         handles.append(saddle_handle("saddle" if flat else "saddle (faint: off the plane)"))
-    within = [_within(plane, path, extent) for path in analysis.paths.images]
+    within = [_within(plane, path, extent) for path in analysis.paths.images[shown_paths(analysis)]]
     if any(within):
         handles.append(path_handle("minimum energy path"))
     if not all(within):

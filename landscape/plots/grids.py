@@ -24,6 +24,7 @@ Array = np.ndarray
 RESOLUTION = {1: 801, 2: 201, 3: 49}  # points along each axis
 COARSE = {1: 201, 2: 61, 3: 21}  # where only the size of the box is looked for
 MAX_NUMBERS = 8_000_000  # coordinates of all points of a grid
+MOST_BASINS = 60  # that are drawn each by itself
 WIDENINGS = 3  # times the box may grow by half on each side
 MARGIN = 0.04  # of the box around what is reachable, and around minima and paths
 CEILING = 3.0  # in limits: what is higher is drawn as if it were there, so that infinity can be drawn
@@ -114,6 +115,8 @@ def reachable_box(analysis: Analysis, energy: Energy, subspace: Subspace, levels
         if not cut.any():
             break
         box = box + np.where(cut, 0.5, 0.0) * size * np.array([-1.0, 1.0])
+    else:  # it has no end, as in a periodic energy: what is known is the picture
+        inner = np.stack([low, high], axis=1) + 0.2 * size * np.array([-1.0, 1.0])
     return inner + MARGIN * float(np.ptp(inner, axis=1).max()) * np.array([-1.0, 1.0])
 
 
@@ -136,9 +139,11 @@ def ways_out(analysis: Analysis) -> Array:
 
 
 def sublevel_states(analysis: Analysis, grid: EnergyGrid) -> list[int]:
-    """The states whose basins meet the grid and that have a saddle: those with a sub-level set to draw."""
-    present = np.unique(grid.basins[grid.basins >= 0])
-    return present[np.isfinite(ways_out(analysis)[present])].tolist()
+    """The states whose basins meet the grid and that have a saddle: those with a sub-level set to draw. Of more than
+    `MOST_BASINS` the largest on the grid."""
+    present, counts = np.unique(grid.basins[grid.basins >= 0], return_counts=True)
+    largest = np.sort(present[np.argsort(-counts, kind="stable")[:MOST_BASINS]])
+    return largest[np.isfinite(ways_out(analysis)[largest])].tolist()
 
 
 def sublevel_field(analysis: Analysis, grid: EnergyGrid, state: int) -> tuple[Array, float]:
@@ -156,16 +161,23 @@ def sublevel_field(analysis: Analysis, grid: EnergyGrid, state: int) -> tuple[Ar
 def basin_shares(grid: EnergyGrid) -> dict[int, Array]:
     """For each state whose basin meets the grid, a field that is positive inside, with its zero on the border.
 
-    The borders are smoothed over one spacing of the grid; NaN where no basin is known.
+    The borders are smoothed over one spacing of the grid; NaN where no basin is known. Of more than `MOST_BASINS` the
+    largest on the grid.
     """
     known = grid.basins >= 0
-    present = np.unique(grid.basins[known]).tolist()
-    if not present:
-        return {}
-    share = {state: gaussian_filter((grid.basins == state).astype(float), 1.0, mode="nearest") for state in present}
-    total = np.sort(np.stack(list(share.values())), axis=0)
-    first, second = total[-1], total[-2] if len(present) > 1 else np.zeros_like(total[-1])
-    return {state: np.where(known, own - np.where(own < first, first, second), np.nan) for state, own in share.items()}
+    present, counts = np.unique(grid.basins[known], return_counts=True)
+    first, second = np.zeros(grid.basins.shape), np.zeros(grid.basins.shape)
+    for state in present.tolist():  # one at a time: thousands of fields do not fit into memory
+        own = _smooth(grid.basins == state)
+        second = np.maximum(second, np.minimum(own, first))
+        first = np.maximum(first, own)
+    largest = np.sort(present[np.argsort(-counts, kind="stable")[:MOST_BASINS]]).tolist()
+    shares = {state: _smooth(grid.basins == state) for state in largest}
+    return {k: np.where(known, share - np.where(share < first, first, second), np.nan) for k, share in shares.items()}
+
+
+def _smooth(inside: Array) -> Array:
+    return gaussian_filter(inside.astype(float), 1.0, mode="nearest")
 
 
 def _mesh(ticks: tuple[Array, ...]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -12,8 +12,12 @@ from matplotlib.transforms import ScaledTranslation
 
 from landscape.plots.style import INK, PATH, SMALL, state_color, text_color
 
+if TYPE_CHECKING:
+    from landscape.store import Analysis
+
 Array = np.ndarray
 
+MOST_PATHS = 150
 NUMBERED = 30  # more states than this are drawn small and without numbers
 AREA, SMALL_AREA = 130.0, 18.0  # of a state's marker, points^2
 OUTLINE = withStroke(linewidth=2.6, foreground="white")
@@ -68,6 +72,11 @@ def mark_paths(ax: Any, paths: Sequence[Array], inside: Sequence[bool] | None = 
         )[0]
         for path, solid in zip(paths, within, strict=True)
     ]  # fmt: skip
+
+
+def shown_paths(analysis: Analysis) -> Array:
+    """The numbers of the paths that are drawn: all of them, or those over the lowest saddles where there are many."""
+    return np.sort(np.argsort(analysis.paths.saddle, kind="stable")[:MOST_PATHS])
 
 
 def minimum_handle(label: str, hollow: bool = False) -> Line2D:

@@ -15,7 +15,15 @@ from scipy.interpolate import RegularGridInterpolator
 from landscape.energy import Energy
 from landscape.plots.energy import KT_LABEL, plane_grid
 from landscape.plots.grids import EnergyGrid, basin_shares, sublevel_field, sublevel_states
-from landscape.plots.marks import legend_below, mark_minima, mark_paths, mark_saddles, path_handle, saddle_handle
+from landscape.plots.marks import (
+    legend_below,
+    mark_minima,
+    mark_paths,
+    mark_saddles,
+    path_handle,
+    saddle_handle,
+    shown_paths,
+)
 from landscape.plots.planes import Subspace
 from landscape.plots.style import KT_COLORMAP, LIGHT, SMALL, UNREACHABLE, label_axes, new_axes, state_color
 
@@ -79,7 +87,8 @@ def plot_surface(
     subspace, known = grid.subspace, (analysis.saddles.joins >= 0).all(axis=1)
     minima = np.column_stack([subspace.project(analysis.states.x), levels.kt(analysis.states.energy)])
     saddles = np.column_stack([subspace.project(analysis.saddles.x[known]), levels.kt(analysis.saddles.energy[known])])
-    images = zip(analysis.paths.images, analysis.paths.energy, strict=True)
+    chosen = shown_paths(analysis)
+    images = zip(analysis.paths.images[chosen], analysis.paths.energy[chosen], strict=True)
     paths = mark_paths(ax, [np.column_stack([subspace.project(x), levels.kt(e)]) for x, e in images])
     mark_saddles(ax, saddles)
     mark_minima(ax, minima, range(len(minima)))

@@ -12,7 +12,15 @@ from matplotlib.patches import Patch
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.plots.grids import EnergyGrid, energy_grid, sublevel_field, sublevel_states
-from landscape.plots.marks import legend_below, mark_minima, mark_paths, mark_saddles, path_handle, saddle_handle
+from landscape.plots.marks import (
+    legend_below,
+    mark_minima,
+    mark_paths,
+    mark_saddles,
+    path_handle,
+    saddle_handle,
+    shown_paths,
+)
 from landscape.plots.meshes import Mesh, isosurface
 from landscape.plots.planes import Subspace, choose_space, viewing_direction
 from landscape.plots.style import LIGHT, label_axes, new_axes, state_color
@@ -110,7 +118,7 @@ def plot_volume(
                 linewidth=0, antialiased=False, lightsource=LIGHT, zorder=number / max(1, len(meshes)), rasterized=True,
             )
         )  # fmt: skip
-    paths = mark_paths(ax, [plane.project(path) for path in analysis.paths.images])
+    paths = mark_paths(ax, [plane.project(path) for path in analysis.paths.images[shown_paths(analysis)]])
     known = (analysis.saddles.joins >= 0).all(axis=1)
     saddles = mark_saddles(ax, plane.project(analysis.saddles.x[known]))
     minima, _ = mark_minima(ax, at, range(len(at)), plane.holds(analysis.states.x, grid.extent))
