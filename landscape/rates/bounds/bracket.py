@@ -131,8 +131,7 @@ def bracket_rate(
     options: BracketOptions | None = None,
     progress: Progress | None = None,
 ) -> RateBracket:
-    """Bounds on the rate from A, the union of cores `source`, to B, the union of cores `target`; other cores are
-    nothing.
+    """Bounds on the rate from A, the union of cores `source`, to B, that of cores `target`; other cores are ignored.
 
     saddles (m, d), joins (m, 2) : labels of the minima that each joins; a minimum's label is that of its core, and
     minima without one have further labels, -1 for unknown. paths : for each saddle the images (k, d) of a minimum
@@ -171,27 +170,34 @@ def bracket_rate(
         *([f"{violations} pieces of a tube are folded"] if violations else []),
         *_hot_reasons(hot_share, where),
     ]
-    z = float(norm.ppf(1 - (1 - options.confidence) / TESTS))
-    log_scale = -float(region.scale.log().sum())  # dx = dy / prod gamma^(1/2)
-    lower = 1 / resistance.value if resistance.value > 0 else math.nan
-    log_capacity = np.log([lower, upper.value]) - level + log_scale
-    error = np.array([resistance.error, upper.error])
-    log_mass = population.log_mass + log_scale
-    spread = z * population.error
-    low_rate = -math.log1p(z * error[0]) + log_capacity[0] - log_mass - math.log1p(spread + population.high)
-    high_rate = math.log1p(z * error[1]) + log_capacity[1] - log_mass - math.log(max(1 - spread + population.low, 1e-3))
-    if not (math.isfinite(low_rate) and math.isfinite(high_rate) and low_rate < high_rate):
+    log_capacity, log_mass, log_rate = _interval(region, level, upper, resistance, population, options.confidence)
+    if not (np.isfinite(log_rate).all() and log_rate[0] < log_rate[1]):
         reasons.append("the lower end of the interval is not below the upper one")
     report(1.0, "done")
     return RateBracket(
-        log_capacity, error, log_mass, population.error, np.array([low_rate, high_rate]), options.confidence,
-        not reasons, tuple(reasons),
+        log_capacity, np.array([resistance.error, upper.error]), log_mass, population.error, log_rate,
+        options.confidence, not reasons, tuple(reasons),
         np.array([upper.weight_share, resistance.weight_share, population.weight_share]),
         np.array([upper.effective, resistance.effective, population.effective]),
         flux[0], flux[1], tuple(tuple(network.legs[k].saddle for k, _ in c.legs) for c in network.channels),
         seen.seen, seen.relevant, seen.ratio, violations, sum(map(self_crossings, flow.tubes)), crossings, hot_share,
         population.unfinished, _evaluations(energy) - before, time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _interval(
+    region: Region, level: float, upper: Estimate, resistance: Estimate, population: Population, confidence: float
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """log of both bounds on cap Z (2,), log Z_A, and log of the interval of the rate (2,); nan: void."""
+    z = float(norm.ppf(1 - (1 - confidence) / TESTS))
+    log_scale = -float(region.scale.log().sum())  # dx = dy / prod gamma^(1/2)
+    bounds = np.array([resistance.value, upper.value])
+    bounds = np.log(np.where(bounds > 0, bounds, np.nan)) * [-1, 1]
+    log_capacity = bounds - level + log_scale
+    log_mass, spread = population.log_mass + log_scale, z * population.error
+    margin = np.array([-math.log1p(z * resistance.error), math.log1p(z * upper.error)])
+    masses = np.log([1 + spread + population.high, max(1 - spread + population.low, 1e-3)])
+    return log_capacity, log_mass, log_capacity + margin - log_mass - masses
 
 
 def _evaluations(energy: Energy) -> int:
@@ -335,14 +341,12 @@ def _coverage_reasons(flux: tuple[np.ndarray, np.ndarray], network: Network, see
             names = [network.legs[leg].saddle for leg, _ in network.channels[k].legs]
             reasons.append(f"the sampler sees {value:.1%} of the unit flux through saddles {names}")
     pathless = np.setdiff1d(np.flatnonzero(seen.relevant), [leg.saddle for leg in network.legs])
-    for k in pathless:
+    for saddle in pathless.tolist():
+        reasons.append(f"saddle {saddle} may carry a part of the rate, but has no path: a channel is left out")
+    for saddle in np.flatnonzero(seen.relevant & ~seen.seen).tolist():
         reasons.append(
-            f"saddle {k} may carry a part of the rate, but no path through it is given: a channel is left out"
-        )
-    for k in np.flatnonzero(seen.relevant & ~seen.seen):
-        reasons.append(
-            f"the sampler sees {seen.ratio[k]:.1%} of the mass around saddle {k}, which may carry a part of the rate: "
-            "the upper bound misses a channel; give its path"
+            f"the sampler sees {seen.ratio[saddle]:.1%} of the mass around saddle {saddle}, which may carry a part of "
+            "the rate: the upper bound misses a channel; give its path"
         )
     return reasons
 

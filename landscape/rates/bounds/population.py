@@ -24,9 +24,9 @@ FLAT = 1e-3  # curvatures of a well below this part of the largest, or negative,
 
 @dataclass(frozen=True)
 class Population:
-    """log_mass : log of int f exp(-beta E) + correction, its standard error relative to the mass, and the range by
-    which unfinished trajectories may move it, relative. weight_share, effective : of the importance weights f exp(-beta
-    E)/q. correction : relative to the mass.
+    """log_mass : log Z_A. error : its standard error, low, high : the range by which unfinished trajectories may move
+    it, correction : what the trajectories added, all relative to Z_A. weight_share, effective : of the importance
+    weights f exp(-beta E) / q. unfinished : trajectories that reached neither core.
     """
 
     log_mass: float
