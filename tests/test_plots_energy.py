@@ -24,6 +24,7 @@ from landscape.plots.drift import drift_of, flow_lines, plot_drift_line, plot_dr
 from landscape.plots.energy import plot_contour
 from landscape.plots.gallery import PICTURES
 from landscape.plots.grids import basin_shares, energy_grid, sublevel_field
+from landscape.plots.marks import mark_minima
 from landscape.plots.meshes import isosurface, surface_mesh
 from landscape.plots.picture import Scene, render
 from landscape.plots.planes import (
@@ -590,3 +591,10 @@ def test_an_energy_without_walls_is_drawn_around_its_states(muller: tuple[Analys
     size = np.ptp(marks, axis=0).max()
     for tick, low, high in zip(grid.ticks, marks.min(0), marks.max(0), strict=True):
         assert low - 0.5 * size < tick[0] < low and high < tick[-1] < high + 0.5 * size
+
+
+def test_states_that_fall_on_one_place_share_their_label() -> None:
+    ax = Figure().add_subplot()
+    positions = np.array([[0.0, 0.0], [1.0, 1.0], [0.001, 0.0]])
+    _, texts = mark_minima(ax, positions, [0, 1, 2])
+    assert [text.get_text() for text in texts] == ["0,2", "1"]

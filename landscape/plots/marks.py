@@ -25,7 +25,8 @@ ON_TOP = {"paths": 6, "saddles": 7, "minima": 8, "numbers": 9}  # zorder; 3-D ax
 
 
 def mark_minima(ax: Any, positions: Array, states: Sequence[int], inside: Array | None = None) -> tuple[Any, list[Any]]:
-    """A disc in the state's colour with its number, at positions (n, 2) or (n, 3); returns the discs and the numbers.
+    """A disc in the state's colour with its number, at positions (n, 2) or (n, 3); returns the discs and the numbers,
+    which share one text where states fall on one place.
 
     inside (n,) bool : False draws a hollow one, for states that were projected into the picture.
     """
@@ -40,14 +41,28 @@ def mark_minima(ax: Any, positions: Array, states: Sequence[int], inside: Array 
         *positions.T, s=AREA if numbered else SMALL_AREA, c=faces, edgecolors=edges,
         linewidths=1.3 if numbered else 0.5, zorder=ON_TOP["minima"], **keywords,
     )  # fmt: skip
-    texts = [
-        ax.text(
-            *place, str(state), color=text_color(face), fontsize=SMALL, ha="center", va="center", clip_on=True,
+    texts = []
+    for group in _together(positions) if numbered else []:
+        k = group[0]
+        texts.append(ax.text(
+            *positions[k], ",".join(str(states[member]) for member in group), color=text_color(faces[k]),
+            fontsize=SMALL if len(group) == 1 else SMALL - 1.5, ha="center", va="center", clip_on=True,
             zorder=ON_TOP["numbers"],
-        )
-        for place, state, face in zip(positions, states, faces, strict=True)
-    ] if numbered else []  # fmt: skip
+        ))  # fmt: skip
     return discs, texts
+
+
+def _together(positions: Array) -> list[list[int]]:
+    """Groups of positions that cannot be told apart, as projections of different states can fall on one place."""
+    near = 0.01 * float(np.ptp(positions, axis=0).max(initial=0.0))
+    groups: list[list[int]] = []
+    for k, place in enumerate(positions):
+        found = next((group for group in groups if np.linalg.norm(positions[group[0]] - place) <= near), None)
+        if found is None:
+            groups.append([k])
+        else:
+            found.append(k)
+    return groups
 
 
 def mark_saddles(ax: Any, positions: Array, inside: Array | None = None) -> Any:
