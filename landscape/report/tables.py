@@ -136,6 +136,8 @@ def transitions_table(analysis: Analysis) -> str:
         if network.counted[k]:
             notes += ["low barrier"] * bool(np.nanmin(reduced[k]) < LOW_BARRIER)
             notes += ["low friction"] * bool(rates.low_friction[k])
+            notes += ["flat saddle"] * bool(analysis.flat_saddles[k])
+            notes += ["long time step"] * bool(analysis.long_time_steps[k])
         rows.append([
             number(k), *(Cell("?", math.nan) if side < 0 else number(side) for side in (i, j)),
             number(network.saddle_energies[k]), *(number(b, 4) for b in reduced[k]),
