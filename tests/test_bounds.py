@@ -25,6 +25,7 @@ from landscape.rates.bounds.proposal import GaussianMixture, draw
 from landscape.rates.bounds.quadratic import QuadraticForm
 from landscape.rates.bounds.region import make_region
 from landscape.rates.bounds.thomson import make_tube
+from landscape.search import string_method
 
 SMALL = BracketOptions(training=4000, samples=6000, population=6000, trajectories=200)
 
@@ -165,9 +166,10 @@ def test_muller_brown(temperature: int, exact: float) -> None:
     known = energy.function.stationary_points()
     minima, saddles = known.x[known.index == 0], known.x[known.index == 1]
     joins = np.array([[1, 2], [0, 2]])
-    paths = [
-        straight(minima[a].tolist(), s.tolist(), minima[b].tolist()) for (a, b), s in zip(joins, saddles, strict=True)
-    ]
+    guesses = np.stack(
+        [straight(minima[a].tolist(), s.tolist(), minima[b].tolist()) for (a, b), s in zip(joins, saddles, strict=True)]
+    )
+    paths = list(string_method(energy, minima[joins[:, 0]], minima[joins[:, 1]], images=guesses).images)
     found = bracket_rate(
         energy, Overdamped(1 / temperature), discs(minima, 0.15), [0], [1], saddles, joins, paths, generator_of()
     )
