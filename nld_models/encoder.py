@@ -3,8 +3,9 @@
 One observation is one time unit. A GRU makes the context c_k of x_0..x_k: online; or of x_T..x_k: reversed. Networks
 alone, without any SDE.
 
-Marginals q(z_t | x) = N(mu(t), sigma(t)^2): node k (t = k) has its mean and sd from the context c_k. To the mean a linear map of x_k is added, which starts as the slow coordinates of the data. Inside the
-interval from k to k + 1, at t = k + s,
+Marginals q(z_t | x) = N(mu(t), sigma(t)^2): node k (t = k) has its mean and sd from the context c_k. To the mean a
+linear map of x_k is added, which starts as the slow coordinates of the data. Inside the interval from k to k + 1, at
+t = k + s,
 
     m(s) = (1 - s) m_k + s m_{k+1} + s (1 - s) b(c_k, c_{k+1}, s),       m = (mu, log sigma),
 
@@ -63,7 +64,7 @@ class GRUContext(nn.Module):
         self.recurrent = StackedLinear(generators, n_hidden, 3 * n_hidden)
 
     def forward(self, x: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
-        """observed (S, B, T) bool : the frames with any value. Read in reverse, those after the last count as absent."""
+        """observed (S, B, T) bool : the frames with any value. In reverse, those after the last count as absent."""
         if self.direction == "reversed":
             return self._read(x.flip(2), observed.flip(2).cummax(2).values).flip(2)
         return self._read(x, None)

@@ -4,7 +4,7 @@
 |---|---|---|
 | overdamped | dz = -gamma^-1 grad E dt + sqrt(2 D) dW | exp(-beta E) |
 | rotated | dz = -(gamma^-1 + J) grad E dt + sqrt(2 D) dW, J constant and antisymmetric | exp(-beta E) |
-| underdamped | dx = M^-1 p dt, dp = -grad E dt - gamma M^-1 p dt + sqrt(2 gamma / beta) dW | exp(-beta E) N(0, M / beta) |
+| underdamped | dx = M^-1 p dt, dp = -grad E dt - gamma M^-1 p dt + sqrt(2 gamma / beta) dW | exp(-beta E), p Gaussian |
 | nsde | dz = f(z) dt + sqrt(2 D) dW, f any network | nothing known |
 
 The rotation keeps exp(-beta E) since its current J grad E exp(-beta E) has no divergence. gamma is one number a seed in

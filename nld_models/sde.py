@@ -10,7 +10,7 @@ import torch
 import torchsde
 
 from nld_models.prior import Prior, UnderdampedPrior
-from nld_models.simulated import Control, Paths, clip_adjoint
+from nld_models.simulated import Control, Paths, limited
 
 
 class PathMeasure:
@@ -29,8 +29,8 @@ class PathMeasure:
         prior, step = self.prior, round(float(t) * self.substeps)
         interval, j = divmod(step, self.substeps)
         state = y.view(self.seeds, -1, y.shape[-1])[..., :-1]
-        if j == 0:
-            clip_adjoint(state, self.clip)
+        if j == 0 and self.clip is not None and y.requires_grad:
+            y.register_hook(self._limited)
         v = self.control(state, interval, j / self.substeps)
         rate = 0.5 * v.square().sum(-1, keepdim=True)
         if isinstance(prior, UnderdampedPrior):
@@ -45,6 +45,12 @@ class PathMeasure:
         first = self.prior.state_dim - self.prior.dim
         scale = self._noise_scale().expand(*noisy.shape[:2], self.prior.dim)
         return torch.cat([noisy[..., :first], scale, noisy[..., :1]], -1).flatten(0, 1)
+
+    def _limited(self, gradient: torch.Tensor) -> torch.Tensor:
+        """As `clip_adjoint`; the last coordinate's gradient is a weight of the loss and stays."""
+        split = gradient.view(self.seeds, -1, gradient.shape[-1])
+        assert self.clip is not None
+        return torch.cat([limited(split[..., :-1], self.clip), split[..., -1:]], -1).flatten(0, 1)
 
     def _noise_scale(self) -> torch.Tensor:
         if isinstance(self.prior, UnderdampedPrior):

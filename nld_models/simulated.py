@@ -7,9 +7,10 @@ theorem gives KL(path measures) = KL(initial) + 1/2 E integral |v|^2 dt. One ste
     underdamped    p' = a p - (1 - a) (M / gamma) grad E(x) + s (h^(1/2) v + R),
                    x' = x + h p' / M,           a = exp(-gamma h / M), s^2 = (1 - a^2) M / beta
 
-with the friction exact for a force held for a step, and positions moved by the new momentum (by the old one, a posterior
-would answer an observation a step late). In both the control shifts the mean of a Gaussian step by h^(1/2) v of its
-standard deviations, so h |v|^2 / 2 is the exact KL of the step: the ELBO is a bound for the stepped model, at any h.
+with the friction exact for a force held for a step, and positions moved by the new momentum (by the old one, a
+posterior would answer an observation a step late). In both the control shifts the mean of a Gaussian step by
+h^(1/2) v of its standard deviations, so h |v|^2 / 2 is the exact KL of the step: the ELBO is a bound for the stepped
+model, at any h.
 """
 
 from __future__ import annotations
@@ -83,11 +84,12 @@ def roll_out(
 
     clip : largest norm of a sample's adjoint at an observation, a number or one a seed (S,); None for no limit.
     """
-    state, h = start, 1 / substeps
+    # A copy, so that what else depends on the start is not clipped with the path.
+    state, h = start.clone(), 1 / substeps
     step = stepper(prior, h)
     states, kls = [state], []
     for interval in range(normal.shape[1] // substeps):
-        clip_adjoint(state, clip)
+        state = clip_adjoint(state, clip)
         squares = state.new_zeros(state.shape[:2])
         for j in range(substeps):
             v = control(state, interval, j * h)
@@ -116,17 +118,20 @@ def stepper(prior: Prior, h: float) -> Callable[[torch.Tensor, torch.Tensor], to
     return underdamped
 
 
-def clip_adjoint(state: torch.Tensor, clip: float | torch.Tensor | None) -> None:
-    """Limit the norm of each sample's gradient that back-propagation brings to states (S, B, state_dim)."""
+def clip_adjoint(state: torch.Tensor, clip: float | torch.Tensor | None) -> torch.Tensor:
+    """States (S, B, state_dim), to be used from here on; each sample's gradient that comes back to them is limited."""
     if clip is None or not state.requires_grad:
-        return
-    largest = torch.as_tensor(clip).to(state).reshape(-1, 1, 1)
+        return state
+    state.register_hook(lambda gradient: limited(gradient, clip))
+    # An alias: the hook of a tensor also acts when a force is its derivative.
+    return state.view_as(state)
 
-    def limited(gradient: torch.Tensor) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-        return gradient * (largest / norm.clamp_min(1e-30)).clamp_max(1.0)
 
-    state.register_hook(limited)
+def limited(gradient: torch.Tensor, clip: float | torch.Tensor) -> torch.Tensor:
+    """Gradients (S, B, n), none longer than clip, a number or one a seed."""
+    largest = torch.as_tensor(clip).to(gradient).reshape(-1, 1, 1)
+    norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+    return gradient * (largest / norm.clamp_min(1e-30)).clamp_max(1.0)
 
 
 def posterior_control(encoder: PathEncoder, prior: Prior, contexts: torch.Tensor, x: torch.Tensor) -> Control:

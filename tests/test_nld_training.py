@@ -270,7 +270,7 @@ def test_a_two_state_chain_is_learned() -> None:
     x, states = chain.sample(60, 100, 2)
     test = SequenceData.from_padded(x, labels=states)
     limit = (chain.filter(x).argmax(2) == states).mean()
-    for row in evaluate(saved, test, chain.transition, n_paths=2000):
+    for row in evaluate(saved, test, chain.transition, n_paths=8000):
         assert row.n_states == 2 and row.saddles == ((0, 1),)
         assert row.accuracy > limit - 0.02
         assert row.l1["exact"] < 0.25
