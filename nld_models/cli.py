@@ -41,6 +41,7 @@ example:
   nld data 1 -o train.npz && nld train train.npz -o model.safetensors --seeds 4
 """
 # Flags that make no sense when a file is described.
+OTHERS = ("triple-well", "spirals")
 MAKING = ("noise", "split", "seed", "emission_seed", "sequences", "length", "output")
 
 
@@ -75,6 +76,7 @@ def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "segment": commands.run_segment,
         "simulate": commands.run_simulate,
         "experiment": commands.run_experiment_command,
+        "plot": commands.run_plot,
     }
     return run[arguments.command](arguments)
 
@@ -92,11 +94,17 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         help="make the published data sets, or check a file of your own",
         description="Make the data of the NLD paper's experiment 1 or 2 (walks on a three-state Markov chain seen "
-        "through 15 Gaussian channels, with true states), or read a file of sequences and say what is in it.",
+        "through 15 Gaussian channels, with true states) or another data set, or read a file of sequences and say what "
+        "is in it.",
         epilog=DATA_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    data.add_argument("source", metavar="1|2|FILE", help="experiment 1 or 2, or a file (./1 for a file called 1)")
+    data.add_argument(
+        "source",
+        metavar="1|2|triple-well|spirals|FILE",
+        help="experiment 1 or 2, a diffusion seen through a smooth map, spirals in both senses, or a file (./1 for a "
+        "file called 1)",
+    )
     data.add_argument("-o", "--output", metavar="FILE.npz", type=Path, help="write the sequences here (experiments)")
     data.add_argument("--force", action="store_true", help="replace FILE.npz if it exists")
     data.add_argument("--noise", choices=("easy", "medium", "hard"), help="standard deviation .35, .5 (default) or .7")
@@ -112,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_users_of_models(commands)
     _add_experiment(commands)
+    _add_plot(commands)
     return parser
 
 
@@ -123,12 +132,19 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train energies from sequences",
-        description="Train overdamped Neural Langevin Dynamics by simulation-free matching; all seeds at once.",
+        description="Train Neural Langevin Dynamics, all seeds at once: by simulation-free matching, or, for "
+        "underdamped models, by simulated paths.",
         epilog=TRAIN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("data", metavar="DATA", help="a file of sequences, see nld data --help")
     train.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="the model, all its seeds")
+    train.add_argument(
+        "--model",
+        choices=("overdamped", "underdamped", "rotated", "nsde"),
+        help="Langevin dynamics without or with momenta, overdamped with a learned rotation of its drift, or a generic "
+        "neural SDE without an energy (default overdamped)",
+    )
     train.add_argument("--latent-dim", type=_natural, metavar="D", help="dimension of the latent space (default 2)")
     train.add_argument("--seeds", type=_natural, metavar="N", help="seeds trained together (default 1)")
     train.add_argument("--first-seed", type=_natural, metavar="S", help="seeds S, S + 1, ... (default 0)")
@@ -201,6 +217,33 @@ def _add_experiment(commands: Any) -> None:
     _json_flag(experiment)
 
 
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser(
+        "plot",
+        help="pictures of a model",
+        description="Training curves; sequences segmented by one seed against their true states; their latent "
+        "trajectories over the learned energy; what the decoder shows in each state beside what was observed.",
+    )
+    plot.add_argument("model", metavar="MODEL", type=Path, help="what nld train wrote")
+    plot.add_argument("data", metavar="DATA", nargs="?", help="a file of sequences; all but the curves need one")
+    plot.add_argument(
+        "--what", metavar="NAME",
+        help="curves, segmentation, latents, emissions, or all that can be drawn; default: segmentation where DATA "
+        "are given, else curves",
+    )  # fmt: skip
+    plot.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True, help=".png, .svg or .pdf; a folder with all"
+    )
+    plot.add_argument("--format", choices=("png", "svg", "pdf"), help="of the files of --what all (default png)")
+    plot.add_argument("--seed-index", type=_natural, default=0, metavar="K", help="which of MODEL's seeds, from 0")
+    plot.add_argument(
+        "--sequence", type=_natural, action="append", metavar="N",
+        help="which of the sequences, from 0; more than once for several (default the first three)",
+    )  # fmt: skip
+    plot.add_argument("--force", action="store_true", help="replace files that exist")
+    _json_flag(plot)
+
+
 def _natural(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 or larger, got {text!r}")
@@ -209,6 +252,8 @@ def _natural(text: str) -> int:
 
 def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The document and the text of `nld data`."""
+    if arguments.source in OTHERS:
+        return _make_other(arguments)
     if arguments.source in ("1", "2"):
         if arguments.missing is not None:
             raise UsageError("--missing is for files; the experiments have no missing values")
@@ -216,8 +261,33 @@ def _data(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     given = [name for name in MAKING if getattr(arguments, name) is not None]
     if given or arguments.force:
         flag = (given or ["force"])[0].replace("_", "-")
-        raise UsageError(f"--{flag} is for experiments 1 and 2; {arguments.source} is taken for a file to describe")
+        raise UsageError(f"--{flag} is for data that are made; {arguments.source} is taken for a file to describe")
     return _describe_file(arguments.source, arguments.missing or "mask")
+
+
+def _make_other(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The data sets that are not the paper's."""
+    from nld_models.sequence_files import save_sequences
+    from nld_models.spirals import sample_spirals
+    from nld_models.triple_well import sample_triple_well
+
+    foreign = [name for name in ("noise", "split", "emission_seed", "missing") if getattr(arguments, name) is not None]
+    if foreign:
+        flag = foreign[0].replace("_", "-")
+        raise UsageError(f"--{flag} is for experiments 1 and 2; {arguments.source} takes --seed, --sequences, --length")
+    if arguments.output is not None and arguments.output.exists() and not arguments.force:
+        raise UsageError(f"{arguments.output} exists; name another file, or replace it with --force")
+    sample = sample_triple_well if arguments.source == "triple-well" else sample_spirals
+    sizes = {"n_sequences": arguments.sequences, "length": arguments.length, "seed": arguments.seed}
+    data = sample(**{name: size for name, size in sizes.items() if size is not None})
+    if arguments.output is not None:
+        save_sequences(arguments.output, data)
+    written = "not written; add -o FILE.npz to keep them"
+    if arguments.output is not None:
+        written = f"written to {arguments.output}"
+    file = None if arguments.output is None else str(arguments.output)
+    document = {"data": arguments.source, "seed": arguments.seed or 0, **_summary(data), "file": file}
+    return document, "\n".join([arguments.source, *_size_lines(data), written])
 
 
 def _make_experiment(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

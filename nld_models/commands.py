@@ -1,8 +1,9 @@
-"""What `nld train`, `export`, `evaluate` and `segment` do: arguments in, a document and a text out; no numerics."""
+"""What the commands of `nld` that need a model do: arguments in, a document and a text out; no numerics."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import sys
@@ -17,10 +18,10 @@ import torch
 
 from landscape.errors import UsageError
 from nld_models.checkpoint import SavedModel, load_model, read_file
-from nld_models.config import TrainingConfig, read_config
+from nld_models.config import TrainingConfig, complete, read_config
 from nld_models.data import DataError
 from nld_models.errors import CheckpointError
-from nld_models.model import ModelConfig
+from nld_models.model_config import ModelConfig
 from nld_models.sequence_files import load_sequences
 from nld_models.training import Progress, Stopped, train
 
@@ -52,7 +53,8 @@ def run_train(arguments: argparse.Namespace) -> Answer:
     from nld_models.refinement import refine_model
 
     began = time.monotonic()
-    saved, _ = refine_model(saved, data, path=path, progress=_say)
+    if model.prior != "nsde":  # which has no energy to refine
+        saved, _ = refine_model(saved, data, path=path, progress=_say)
     refining = time.monotonic() - began
     rows = [
         {"seed": int(seed), **{name: _last(curve[k]) for name, curve in result.curves.items()}}
@@ -65,7 +67,8 @@ def run_train(arguments: argparse.Namespace) -> Answer:
         "seconds": round(result.seconds + refining, 2),
         "seeds": rows,
         "stopped": [{f.name: getattr(entry, f.name) for f in fields(Stopped)} for entry in result.stopped],
-        "refinement": saved.document["refinement"],
+        "refinement": saved.document.get("refinement", []),
+        **{name: saved.document[name] for name in ("time_step", "resolution", "resolved")},
     }
     table = [f"{'seed':>5} {'loss':>9} {'reconstr.':>10} {'path KL':>9} {'D':>7}   (nats a frame, mean of last {LAST})"]
     for row in rows:
@@ -76,7 +79,12 @@ def run_train(arguments: argparse.Namespace) -> Answer:
             f"seed {entry.seed} stopped at step {entry.iteration} ({entry.reason}) and was rolled back to step "
             f"{entry.rolled_back_to}; train it again with a lower learning_rate or another seed"
         )
-    for entry in saved.document["refinement"]:
+    for seed, resolution in zip(result.seeds[~result.resolved], result.resolution[~result.resolved], strict=True):
+        table.append(
+            f"seed {seed}: time step times fastest rate is {_number(resolution, 2)}, so that its rates are not "
+            "meaningful; train with more substeps"
+        )
+    for entry in document["refinement"]:
         table.append(f"seed {entry['seed']}: {entry['outcome']}, {entry['rounds']} rounds, lag {entry['lag']} frames")
     done = f"{training.seeds} seeds, {training.iterations} steps in {_duration(result.seconds + refining)}"
     return document, "\n".join([done, *table, f"written to {path}"])
@@ -126,14 +134,9 @@ def run_segment(arguments: argparse.Namespace) -> Answer:
     data = load_sequences(arguments.data, "mask")
     states = find_states(saved.model, _seed_index(saved, arguments.seed_index))
     labels = segment(saved, states, data, arguments.seed_index)
-    temporary = arguments.output.with_name(f".{arguments.output.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "xb") as file:
-            np.save(file, labels)
-        os.replace(temporary, arguments.output)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UsageError(f"{arguments.output} cannot be written: {error.strerror or error}") from None
+    content = io.BytesIO()
+    np.save(content, labels)
+    _replace(arguments.output, content.getvalue())
     frames = labels[data.frames]
     counts = {str(k): int((frames == k).sum()) for k in range(states.n_states)}
     document = {
@@ -184,6 +187,70 @@ def run_simulate(arguments: argparse.Namespace) -> Answer:
     return document, text
 
 
+def run_plot(arguments: argparse.Namespace) -> Answer:
+    from nld_models.plots.gallery import ModelScene, draw_pictures
+
+    output, every = arguments.output, arguments.what == "all"
+    form = _plot_format(output, arguments.format, every)
+    if not every:
+        _check_output(arguments)
+    torch.set_num_threads(1)
+    saved = _load(arguments.model)
+    index = _seed_index(saved, arguments.seed_index)
+    data = None if arguments.data is None else load_sequences(arguments.data, "mask")
+    scene = ModelScene(arguments.model, saved, data, index, arguments.sequence, _say)
+    what = arguments.what or ("curves" if data is None else "segmentation")
+    drawn, left_out = draw_pictures(scene, None if every else what, form)
+    files = {output / f"{name}.{form}" if every else output: picture for name, picture in drawn.items()}
+    for path in files if every and not arguments.force else ():
+        if path.exists():
+            raise UsageError(f"{path} exists; name another folder, or replace it with --force")
+    if every:
+        _make_folder(output)
+    for path, (_, content) in files.items():
+        _replace(path, content)
+    document = {
+        "model": str(arguments.model), "data": arguments.data, "seed": saved.model.seeds[index],
+        "pictures": [{"file": str(path), "text": text} for path, (text, _) in files.items()], "left_out": left_out,
+    }  # fmt: skip
+    lines = [f"written: {path}\n    {text}" for path, (text, _) in files.items()]
+    return document, "\n".join([*lines, *(f"left out: {name}: {reason}" for name, reason in left_out.items())])
+
+
+def _plot_format(output: Path, asked: str | None, every: bool) -> str:
+    """png, svg or pdf. UsageError for a file where a folder is needed, and the other way round."""
+    suffix = output.suffix.removeprefix(".").lower()
+    known = suffix in ("png", "svg", "pdf")
+    if every:
+        if output.is_file() or (known and not output.is_dir()):
+            raise UsageError(f"--what all writes to a folder, not to the file {output}: give -o FOLDER")
+        return asked or "png"
+    if not known or output.is_dir():
+        raise UsageError(f"a picture is written as FILE.png, FILE.svg or FILE.pdf, not {str(output)!r}")
+    if asked not in (None, suffix):
+        raise UsageError(f"--format {asked} does not fit the file {output}: leave it out")
+    return suffix
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made: {error.strerror or error}") from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. UsageError if that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
 def _settings(arguments: argparse.Namespace) -> tuple[ModelConfig, TrainingConfig]:
     """Defaults, or a checkpoint's settings when resuming; then the config file; then the flags."""
     given: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
@@ -193,11 +260,14 @@ def _settings(arguments: argparse.Namespace) -> tuple[ModelConfig, TrainingConfi
     if arguments.config is not None:
         for name, table in read_config(arguments.config).items():
             given[name] |= table
+    if getattr(arguments, "model", None) is not None:
+        given["model"]["prior"] = arguments.model
     flags = {"model": ("latent_dim",), "training": ("seeds", "first_seed", "iterations")}
     for name, names in flags.items():
         given[name] |= {flag: getattr(arguments, flag) for flag in names if getattr(arguments, flag) is not None}
     try:
-        return ModelConfig(**given["model"]), TrainingConfig(**given["training"])
+        model = ModelConfig(**given["model"])
+        return model, complete(model, given["training"])
     except TypeError as error:  # names in a config file have been checked, those in a model file not
         raise CheckpointError(f"{arguments.output} is a damaged model file: {error}") from None
 

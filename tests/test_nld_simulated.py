@@ -221,8 +221,8 @@ def test_matching_bound_is_the_log_likelihood_at_the_exact_posterior() -> None:
 
 
 def test_simulated_bound_is_the_log_likelihood_at_the_exact_posterior() -> None:
-    """20,000 paths in antithetic pairs, steps of 1 / 64, whose own gap is about .05: within .15, and never above by more
-    than .1, five standard errors; other controls are far below."""
+    """20,000 paths in antithetic pairs, steps of 1 / 64, whose own gap is about .1: within .15, and above by at
+    most .05, four standard errors; other controls are far below."""
     truth, found, n = EXACT.log_likelihood(), {}, 10_000
     for factor in (1.0, 0.0, 1.5):
         half = PathNoise.draw([torch.Generator().manual_seed(5)], n, 256, 1, 1, 20_000, F64)
@@ -235,7 +235,7 @@ def test_simulated_bound_is_the_log_likelihood_at_the_exact_posterior() -> None:
                 encoder, EXACT.decoder(), EXACT.prior(), EXACT.batch(2 * n), noise, 64, 1e9, roll_out
             )
         found[factor] = bound(terms, EXACT)
-    assert truth - 0.15 < found[1.0] < truth + 0.1
+    assert truth - 0.15 < found[1.0] < truth + 0.05
     assert found[0.0] < truth - 0.5 and found[1.5] < truth - 0.3
 
 

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from landscape.dynamics import from_metadata
+from landscape.energy import load_energy
 from nld_models.checkpoint import load_model, read_file, write_file
 from nld_models.config import TrainingConfig, read_config
 from nld_models.data import DataError, SequenceData
 from nld_models.errors import CheckpointError, ConfigError, TrainingError
 from nld_models.evaluation import encode, evaluate
+from nld_models.landscape_adapter import export_energy, to_landscape
 from nld_models.markov import MarkovEmissionModel
 from nld_models.matching import MatchingNoise
 from nld_models.model import LatentModel
@@ -57,6 +60,85 @@ def test_stacked_seeds_equal_single_ones(data: SequenceData) -> None:
 
 class Interrupted(Exception):
     pass
+
+
+KINDS: dict[str, dict[str, object]] = {
+    "rotated": {"prior": "rotated", "noise": "state"},
+    "nsde": {"prior": "nsde", "drift_hidden": 6, "direction": "reversed"},
+    "underdamped": {"prior": "underdamped", "substeps": 2},
+    "underdamped, fixed": {"prior": "underdamped", "substeps": 2, "learned": ("mass",), "decoder": "linear"},
+    "overdamped, simulated": {"objective": "simulated", "substeps": 2, "learned": ("beta",)},
+    "nsde by torchsde": {"prior": "nsde", "objective": "simulated", "substeps": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_resumes_loads_and_exports(data: SequenceData, tmp_path: Path, kind: str) -> None:
+    model = ModelConfig(energy=ENERGY, decoder_hidden=6, context=8, **KINDS[kind])  # type: ignore[arg-type]
+    backend = "torchsde" if "torchsde" in kind else "own"
+    config = replace(SHORT, iterations=12, window=7, backend=backend)  # type: ignore[arg-type]
+    whole, result = train(data, model, config)
+    assert not result.stopped and np.isfinite(result.curves["loss"]).all()
+    before = LatentModel(model, data.n_channels, False, whole.model.seeds, torch.float32).state_dict()
+    moved = {name for name, value in parameters(whole.model).items() if not torch.equal(value, before[name])}
+    gamma = "prior.log_gamma" if model.prior == "underdamped" else "prior.log_d"
+    coefficients = {"beta": "prior.log_beta", "gamma": gamma, "mass": "prior.log_mass"}
+    for name, parameter in coefficients.items():
+        assert (parameter in moved) == model.learns(name)
+
+    def stop(progress: Progress) -> None:
+        raise Interrupted
+
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(Interrupted):
+        train(data, model, config, path=path, progress=stop)
+    assert load_model(path).document["iteration"] == 6
+    resumed, again = train(data, model, config, path=path, resume=True)
+    loaded = load_model(path)
+    for name, value in parameters(whole.model).items():
+        assert torch.equal(value, parameters(resumed.model)[name]), name
+        assert torch.equal(value, parameters(loaded.model)[name]), name
+    assert np.array_equal(result.resolution, again.resolution, equal_nan=True)
+    assert loaded.document["resolved"] == again.resolved.tolist()
+    assert np.isnan(result.resolution).all() == (model.objective == "matching")
+    mean, sd = encode(loaded, data)
+    assert mean.shape == (2, 20, 25, 2) and np.isfinite(mean).all() and (sd > 0).all()
+    if model.prior == "nsde":
+        with pytest.raises(ConfigError, match="no energy to export"):
+            export_energy(loaded.model, tmp_path / "e.safetensors", 1)
+        return
+    energy = load_energy(export_energy(loaded.model, tmp_path / "e.safetensors", 1))
+    dynamics, origins = from_metadata(energy.metadata, 2)
+    expected = to_landscape(loaded.model, 1)[1]
+    assert dynamics.kind == expected.kind and set(origins.values()) == {"file"}
+    for name in ("gamma_vector", "mass_vector", "rotation_matrix"):
+        np.testing.assert_equal(getattr(dynamics, name)(2), getattr(expected, name)(2))
+    prior = loaded.model.prior
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            dynamics.beta * dynamics.gamma_vector(2), 1 / prior.diffusion(2)[1].numpy(), rtol=1e-6
+        )
+    assert (dynamics.kind == "underdamped") == (model.prior == "underdamped")
+    assert (dynamics.rotation_matrix(2) is not None) == (model.prior == "rotated")
+
+
+def test_a_step_too_long_for_the_energy_is_told(data: SequenceData) -> None:
+    """The curvature of a stiff confinement alone: substeps of 1 are too long for D times 40, those of 256 are not."""
+    model = replace(SMALL, objective="simulated", substeps=1, energy={"hidden": [4], "confinement": 40.0})
+    config = replace(SHORT, iterations=1, window=3, seeds=1)
+    coarse = train(data, model, config)[1]
+    assert coarse.resolution[0] == pytest.approx(20, rel=0.1) and not coarse.resolved[0]
+    fine = train(data, replace(model, substeps=256), config)[1]
+    assert fine.resolution[0] == pytest.approx(20 / 256, rel=0.1) and fine.resolved[0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"direction": "reversed"}, {"noise": "state"}, {"objective": "simulated", "substeps": 2}], ids=str
+)
+def test_options_learn(data: SequenceData, settings: dict[str, object]) -> None:
+    config = replace(SHORT, iterations=60, kl_warmup=0.0, kl_start=1.0, learning_rate=2e-2)
+    loss = train(data, replace(SMALL, **settings), config)[1].curves["loss"]  # type: ignore[arg-type]
+    assert (loss[:, -10:].mean(1) < loss[:, :10].mean(1) - 1).all()
 
 
 @pytest.mark.parametrize("save_every", [6, 7])
