@@ -77,10 +77,11 @@ def test_landscape_imports_from_the_left_only(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("nld_models"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_packages_meet_in_few_places(path: Path) -> None:
     """nld_models takes errors and architectures from landscape; its adapter alone may use the rest, and what is made
-    of a landscape's kinetics."""
+    of a landscape's kinetics. Its pictures are drawn with those of landscape."""
     modules = {m for m in imported(path) if m.split(".")[0] == "landscape"}
-    if path.stem not in ("landscape_adapter", "kinetics", "least_change", "refinement"):
-        assert modules <= {"landscape.errors", "landscape.energy.architectures", "landscape.__version__"}
+    if path.stem not in ("landscape_adapter", "kinetics", "least_change", "refinement", "triple_well"):
+        pictures = {m for m in modules if "plots" in path.parts and m.startswith("landscape.plots.")}
+        assert modules - pictures <= {"landscape.errors", "landscape.energy.architectures", "landscape.__version__"}
     if path.stem != "sde":
         assert "torchsde" not in imported(path)
 
