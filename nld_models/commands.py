@@ -188,12 +188,15 @@ def run_simulate(arguments: argparse.Namespace) -> Answer:
 
 
 def run_plot(arguments: argparse.Namespace) -> Answer:
-    from nld_models.plots.gallery import ModelScene, draw_pictures
+    from nld_models.plots.gallery import PICTURES, ModelScene, draw_pictures
 
     output, every = arguments.output, arguments.what == "all"
     form = _plot_format(output, arguments.format, every)
-    if not every:
-        _check_output(arguments)
+    for path in [output / f"{name}.{form}" for name in PICTURES] if every else [output]:
+        if path.exists() and not arguments.force:
+            raise UsageError(f"{path} exists; give another place with -o, or replace it with --force")
+    if arguments.sequence is not None and arguments.data is None:
+        raise UsageError("--sequence is of sequences: give DATA after MODEL")
     torch.set_num_threads(1)
     saved = _load(arguments.model)
     index = _seed_index(saved, arguments.seed_index)
@@ -202,9 +205,6 @@ def run_plot(arguments: argparse.Namespace) -> Answer:
     what = arguments.what or ("curves" if data is None else "segmentation")
     drawn, left_out = draw_pictures(scene, None if every else what, form)
     files = {output / f"{name}.{form}" if every else output: picture for name, picture in drawn.items()}
-    for path in files if every and not arguments.force else ():
-        if path.exists():
-            raise UsageError(f"{path} exists; name another folder, or replace it with --force")
     if every:
         _make_folder(output)
     for path, (_, content) in files.items():

@@ -74,8 +74,8 @@ def plot_latents(
         traces[row] = LineCollection([at], colors=[TRACE], linewidths=0.6, alpha=0.0 if line else 0.7, zorder=5)
         ax.add_collection(traces[row], autolim=False)
         points[row] = ax.scatter(
-            *at.T, s=AREA, c=[state_color(state) for state in labels.tolist()], edgecolors="white", linewidths=0.35,
-            zorder=5.5,
+            at[:, 0], at[:, 1], s=AREA, c=[state_color(state) for state in labels.tolist()], edgecolors="white",
+            linewidths=0.35, zorder=5.5,
         )  # fmt: skip
     _hold(ax, np.concatenate(list(shown.values())))
     _add_to_legend(ax, line)
