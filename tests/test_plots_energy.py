@@ -324,6 +324,11 @@ def test_surface_heights_are_energies(muller: tuple[Analysis, Energy]) -> None:
         level = BETA * (ceiling - analysis.states.energy[0])
         for line in lines:
             np.testing.assert_allclose(line.get_data_3d()[2], level, rtol=1e-6)
+    # the sheet ends on the limit's line: its corners there have that energy
+    corners = np.concatenate(drawn.polygons)
+    rim = corners[np.isclose(corners[:, 2], limit)]
+    assert corners[:, 2].max() <= limit * (1 + 1e-12) and len(rim) > 100
+    np.testing.assert_allclose(BETA * (energy.value(rim[:, :2]) - analysis.states.energy[0]), limit, atol=0.5)
     mesh = surface_mesh(grid, every=1)
     np.testing.assert_allclose(mesh.kt, BETA * (energy.value(mesh.vertices[:, :2]) - analysis.states.energy[0]).clip(
         max=3 * limit / BETA), atol=1e-6)  # fmt: skip

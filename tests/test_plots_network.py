@@ -310,8 +310,15 @@ def test_committor_is_that_of_a_barrier_in_one_coordinate() -> None:
     near = np.abs(y[middle]) < 0.3
     # cores have a half-width of .2, which moves q by about a percent at these barriers of 3 kT
     assert np.abs(found - exact)[near].max() < 0.03
-    shown = np.ma.asarray(drawn.mesh.get_array()).compressed()
-    assert 0 < len(shown) < len(drawn.values) and np.isin(shown, drawn.values).all()
+    assert np.isin(np.asarray(drawn.mesh.get_array()), drawn.values).all()
+    # the grey begins on the line of the energy at the limit (5 kT over the barrier of 3), not at steps of the cells
+    border = drawn.above.get_paths()[0].vertices
+    (left, right_end), (low, high) = drawn.ax.get_xlim(), drawn.ax.get_ylim()
+    inside = (border > [left, low]).all(1) & (border < [right_end, high]).all(1)
+    assert inside.sum() > 100
+    assert np.allclose(3.0 * energy.value(border[inside]), 8.0, atol=0.1)
+    narrow = plot_committor(analysis, energy, source=0, target=1, cells=60, limit=4.0)
+    assert narrow.above.levels[0] == 4.0
 
 
 def _separable():

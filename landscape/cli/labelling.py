@@ -1,9 +1,11 @@
-"""What `assign` needs: the points, the energy of a saved analysis found again, labels in pieces."""
+"""What `assign` needs: the points, the energy of a saved analysis found again (as for pictures), labels in pieces."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landscape.errors import UsageError
+from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
     from landscape.energy import Energy
@@ -79,6 +81,22 @@ def energy_of(analysis: Analysis, folder: Path, spec: str | None, trust: bool) -
             f"{states.energy[k]:.8g} in {folder}; analyse it again"
         )
     return energy
+
+
+def energy_if_found(
+    analysis: Analysis, folder: Path, spec: str | None, trust: bool
+) -> tuple[Energy | None, LandscapeError | None]:
+    """The energy that was analysed and None, or None and why it is not to be had; one that `spec` names has to be.
+
+    What the user's own code prints meanwhile goes to standard error.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return energy_of(analysis, folder, spec, trust), None
+    except LandscapeError as error:
+        if spec is not None:
+            raise
+        return None, error
 
 
 def label_points(energy: Energy, points: np.ndarray, minima: np.ndarray, report: Callable[[str], None]) -> np.ndarray:

@@ -16,9 +16,7 @@ from landscape.cli.terminal import Progress, emit
 from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
-    from landscape.energy import Energy
     from landscape.plots.picture import Picture, Scene
-    from landscape.store import Analysis
 
 FORMATS = ("png", "svg", "pdf")
 SIZES = (1.0, 60.0)  # inches, smallest and largest side of a picture
@@ -63,6 +61,7 @@ class _Output:
 def write_pictures(arguments: argparse.Namespace) -> int:
     """Write the picture that was asked for, or all that can be drawn; tell on standard output what each one shows."""
     output, every = _output(arguments), arguments.what == "all"
+    from landscape.cli.labelling import energy_if_found
     from landscape.store import Analysis
 
     folder = Path(arguments.folder)
@@ -77,7 +76,9 @@ def write_pictures(arguments: argparse.Namespace) -> int:
         asked = None if every or arguments.what is None else PICTURES[arguments.what]
         # in one dimension the profile is better with the energy than from the paths alone
         wanted = asked is None or asked.needs_energy or analysis.dim == 1 or arguments.energy is not None
-        energy, gone = _energy(analysis, folder, arguments) if wanted else (None, None)
+        energy, gone = None, None
+        if wanted:
+            energy, gone = energy_if_found(analysis, folder, arguments.energy, arguments.trust)
         scene = Scene(analysis, energy, arguments.plane, arguments.limit)
         chosen = list(PICTURES.values()) if every else [asked or most_telling(scene)]
         if not every and chosen[0].needs_energy and gone is not None:
@@ -146,21 +147,6 @@ def _write(files: dict[Path, bytes], folder: Path | None) -> None:
                 f"the folder {folder} cannot be made ({error.strerror}): choose another with -o"
             ) from error
     replace_files(files)
-
-
-def _energy(
-    analysis: Analysis, folder: Path, arguments: argparse.Namespace
-) -> tuple[Energy | None, LandscapeError | None]:
-    """The energy that was analysed, or why it is not to be had; an energy that was named has to be."""
-    from landscape.cli.labelling import energy_of
-
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return energy_of(analysis, folder, arguments.energy, arguments.trust), None
-    except LandscapeError as error:
-        if arguments.energy is not None:
-            raise
-        return None, error
 
 
 def _output(arguments: argparse.Namespace) -> _Output:

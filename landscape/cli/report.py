@@ -6,16 +6,11 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from landscape.cli.output import check_writable, interruption_told
 from landscape.cli.provenance import provenance
 from landscape.cli.terminal import Progress, emit
-from landscape.errors import LandscapeError, UsageError
-
-if TYPE_CHECKING:
-    from landscape.energy import Energy
-    from landscape.store import Analysis
+from landscape.errors import UsageError
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +25,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def write_report(arguments: argparse.Namespace) -> int:
     """Write the page; without the energy, unless it was asked for by name or for 3-D views, it says what is missing."""
+    from landscape.cli.labelling import energy_if_found
     from landscape.network.export import replace_files
     from landscape.report import report_page
     from landscape.report.views import check_extra
@@ -45,26 +41,16 @@ def write_report(arguments: argparse.Namespace) -> int:
     made = provenance(arguments)
     # What the user's own code prints goes to standard error.
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
-        energy, why = _energy(analysis, folder, arguments)
+        energy, gone = energy_if_found(analysis, folder, arguments.energy, arguments.trust)
+        if arguments.three_d and gone is not None:
+            raise gone
         page = report_page(
-            analysis, energy, why_no_energy=why, three_d=arguments.three_d, command=made["command"], date=made["date"],
-            progress=progress,
+            analysis, energy, why_no_energy=str(gone or ""), three_d=arguments.three_d, command=made["command"],
+            date=made["date"], progress=progress,
         ).encode()  # fmt: skip
     with interruption_told([target], f"the report was written to {target}"):
         replace_files({target: page})
         emit(f"written: {target} ({len(page) / 1e6:.2f} MB)", sys.stdout)
-        if why:
-            emit(f"pictures that need the energy are left out: {why}", sys.stdout)
+        if gone is not None:
+            emit(f"pictures that need the energy are left out: {gone}", sys.stdout)
     return 0
-
-
-def _energy(analysis: Analysis, folder: Path, arguments: argparse.Namespace) -> tuple[Energy | None, str]:
-    """The energy, or None and why it cannot be had."""
-    from landscape.cli.labelling import energy_of
-
-    try:
-        return energy_of(analysis, folder, arguments.energy, arguments.trust), ""
-    except LandscapeError as error:
-        if arguments.three_d or arguments.energy is not None:
-            raise
-        return None, str(error)

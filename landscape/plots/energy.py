@@ -26,7 +26,17 @@ from landscape.plots.marks import (
     shown_paths,
 )
 from landscape.plots.planes import Subspace, choose_plane
-from landscape.plots.style import INK, KT_COLORMAP, SMALL, TEXT, UNREACHABLE, label_axes, new_axes, state_color
+from landscape.plots.style import (
+    INK,
+    KT_COLORMAP,
+    MAX_ASPECT,
+    SMALL,
+    TEXT,
+    UNREACHABLE,
+    label_axes,
+    new_axes,
+    state_color,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +46,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 KT_LABEL = "$kT$ above the lowest minimum"
-MAX_ASPECT = 3.0  # boxes longer than this fill the axes instead of keeping true proportions
 TINT = 0.72  # how far the colour of a basin is mixed with white, outside of the sub-level set
 
 

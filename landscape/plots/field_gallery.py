@@ -29,7 +29,7 @@ def _disconnectivity(scene: Scene, figure: Figure) -> str:
     if len(tree.heights):
         merges = drawn.height[n:]
         text += (
-            f" Groups merge between {merges.min():.4g} and {merges.max():.4g} kT above the lowest minimum; "
+            f" Groups merge at {_range(f'{merges.min():.4g}', f'{merges.max():.4g}')} kT above the lowest minimum; "
             f"the minima lie up to {drawn.height[:n].max():.4g} kT above it."
         )
     parts = len(tree.roots)
@@ -45,7 +45,10 @@ def _network_rates(scene: Scene, figure: Figure) -> str:
     drawn = plot_network(scene.analysis, edges="rate", ax=figure.add_subplot())
     logs = drawn.edges.log_rate[drawn.edges.direct]
     text = f"{_drawn_network(drawn)} Arrow widths grow with the rates"
-    return f"{text}, from {quantity(float(logs.min()))} to {quantity(float(logs.max()))}." if logs.size else f"{text}."
+    if not logs.size:
+        return f"{text}."
+    spread = _range(quantity(float(logs.min())), quantity(float(logs.max())))
+    return f"{text}, {spread} per {_time_unit(scene)}."
 
 
 def _drawn_network(drawn: NetworkArtists) -> str:
@@ -54,19 +57,19 @@ def _drawn_network(drawn: NetworkArtists) -> str:
     text += f" and {len(drawn.shown) - NAMED} lighter ones." if len(drawn.shown) > NAMED else "."
     direct = drawn.edges.barrier[drawn.edges.direct]
     if len(direct):
-        text += f" {_count(len(direct), 'edge')} with barriers from {direct.min():.3g} to {direct.max():.3g} kT."
+        spread = _range(f"{direct.min():.3g}", f"{direct.max():.3g}")
+        text += f" {_count(len(direct), 'edge')}, with barriers of {spread} kT."
     return text
 
 
 def _rate_matrix(scene: Scene, figure: Figure) -> str:
     drawn = plot_rate_matrix(scene.analysis, ax=figure.add_subplot())
     values = np.ma.asarray(drawn.image.get_array()).compressed() * np.log(10)
-    text = f"Rate matrix of {_count(len(drawn.shown), 'state')} in colours of its logarithm, {len(values)} rates"
-    return (
-        f"{text} from {quantity(float(values.min()))} to {quantity(float(values.max()))}."
-        if len(values)
-        else f"{text}."
-    )
+    text = f"Rate matrix of {_count(len(drawn.shown), 'state')} in colours of its logarithm"
+    if not len(values):
+        return f"{text}, without a rate: no saddle joins two of them."
+    spread = _range(quantity(float(values.min())), quantity(float(values.max())))
+    return f"{text}; {_count(len(values), 'rate')} of {spread} per {_time_unit(scene)}."
 
 
 def _weights(scene: Scene, figure: Figure) -> str:
@@ -85,14 +88,14 @@ def _weights(scene: Scene, figure: Figure) -> str:
 def _timescales(scene: Scene, figure: Figure) -> str:
     drawn = plot_timescales(scene.analysis, ax=figure.add_subplot())
     times = ", ".join(quantity(float(log * np.log(10))) for log in drawn.shown[:NAMED])
-    unit = scene.analysis.energy.get("time_unit") or "units of time"
     more = " ..." if drawn.total > NAMED else ""
-    return f"{_count(drawn.total, 'relaxation timescale')}, slowest first: {times}{more} {unit}."
+    return f"{_count(drawn.total, 'relaxation timescale')}, slowest first: {times}{more} ({_times(scene)})."
 
 
 def _committor(scene: Scene, figure: Figure) -> str:
     assert scene.energy is not None
-    drawn = plot_committor(scene.analysis, scene.energy, ax=figure.add_subplot())
+    figure.set_layout_engine("compressed")
+    drawn = plot_committor(scene.analysis, scene.energy, limit=scene.limit, ax=figure.add_subplot())
     first, second = drawn.states
     values = ", ".join(f"state {k} {value:.2g}" for k, value in enumerate(_at_minima(scene, drawn)))
     return f"Map of the probability to reach state {second} before state {first}: at the minima {values}."
@@ -102,10 +105,11 @@ def _eigenvectors(scene: Scene, figure: Figure) -> str:
     assert scene.energy is not None
     count = min(2, len(scene.analysis.states.energy) - 1)
     texts = []
+    figure.set_layout_engine("compressed")
     for k, ax in enumerate(np.atleast_1d(figure.subplots(1, count)), start=1):
-        drawn = plot_eigenvector(scene.analysis, scene.energy, which=k, ax=ax)
+        drawn = plot_eigenvector(scene.analysis, scene.energy, which=k, limit=scene.limit, ax=ax)
         values = ", ".join(f"{value:+.2g}" for value in _at_minima(scene, drawn))
-        texts.append(f"number {k}, relaxation time {1 / drawn.rate:.4g}, at the minima {values}")
+        texts.append(f"number {k}, relaxation time {1 / drawn.rate:.4g} {_times(scene)}, at the minima {values}")
     return f"Maps of the slowest eigenfunctions of the generator: {'; '.join(texts)}."
 
 
@@ -116,7 +120,7 @@ def _verdicts(scene: Scene, figure: Figure) -> str:
     counts = Counter(checks.verdict)
     text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in MARKS if counts[verdict])
     known = drawn.ratio[np.isfinite(drawn.ratio)]
-    spread = f"; formula over reference from {known.min():.3g} to {known.max():.3g}" if len(known) else ""
+    spread = f"; formula over reference {_range(f'{known.min():.3g}', f'{known.max():.3g}')}" if len(known) else ""
     return f"Rates by the formula against independent ones, {_count(len(checks.pairs), 'transition')}: {text}{spread}."
 
 
@@ -128,6 +132,19 @@ def _at_minima(scene: Scene, drawn: FieldArtists) -> list[float]:
 
 def _count(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _time_unit(scene: Scene) -> str:
+    """In the singular."""
+    return scene.analysis.energy.get("time_unit") or "unit of time"
+
+
+def _times(scene: Scene) -> str:
+    return scene.analysis.energy.get("time_unit") or "units of time"
 
 
 def _alone(scene: Scene) -> str:

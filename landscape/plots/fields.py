@@ -8,12 +8,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from matplotlib.collections import QuadMesh
+from matplotlib.contour import QuadContourSet
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.ndimage import distance_transform_edt
 
 from landscape.dynamics import Overdamped
 from landscape.energy import Energy
 from landscape.errors import UnsupportedError, UsageError
+from landscape.plots.grids import CEILING, MARGIN, levels_of
 from landscape.plots.layout import heaviest, log_weights
-from landscape.plots.style import INK, SMALL, UNREACHABLE, kt_levels, label_axes, new_axes, state_color, text_color
+from landscape.plots.marks import legend_below
+from landscape.plots.style import (
+    INK,
+    MAX_ASPECT,
+    SMALL,
+    UNREACHABLE,
+    Levels,
+    label_axes,
+    new_axes,
+    state_color,
+    text_color,
+)
 from landscape.rates import Cores, GridGenerator, committors, eigenfunctions, grid_generator, make_cores
 from landscape.store import Analysis
 
@@ -28,14 +44,15 @@ COMMITTOR_COLORS, EIGENVECTOR_COLORS = "PuOr", "RdBu_r"
 class FieldArtists:
     """What was drawn: points (m, 2), the centres of the cells, with `values` (m,).
 
-    mesh : holds the same values, masked where the energy is above the levels that are shown. states : for a committor,
-    the two it leads between. rate : of an eigenfunction, 1/time.
+    mesh : holds the same values, continued a little under the grey. above : what is grey, energies over the levels that
+    are shown, or None. states : for a committor, the two it leads between. rate : of an eigenfunction, 1/time.
     """
 
     ax: Axes
     points: np.ndarray
     values: np.ndarray
     mesh: QuadMesh
+    above: QuadContourSet | None
     states: tuple[int, ...]
     rate: float
 
@@ -57,11 +74,13 @@ def plot_committor(
     source: int | None = None,
     target: int | None = None,
     cells: int = CELLS,
+    limit: float | None = None,
     ax: Axes | None = None,
 ) -> FieldArtists:
     """The probability, from each point, of reaching the core of state `target` before that of `source`.
 
     By default from the heaviest state to the next one. Drawn with its level 1/2, over the energy's contours.
+    limit : energies above it, in kT, are grey; by default as in a contour.
     UnsupportedError unless d = 2 and the dynamics is overdamped; UsageError for states that are not two of these.
     """
     chosen = _pair(analysis, source, target)
@@ -70,20 +89,26 @@ def plot_committor(
     pair = list(chosen)
     ends = Cores(cores.center[pair], cores.form[pair], cores.momentum_form, cores.shrink[pair])
     q = committors(grid, ends)[:, 1]
-    ax = new_axes(ax)
-    mesh = _draw(ax, analysis, grid, q, COMMITTOR_COLORS, (0.0, 1.0))
-    _line(ax, grid, mesh, 0.5)
+    ax = new_axes(ax, layout="compressed")
+    mesh, above, levels = _draw(ax, analysis, energy, grid, q, COMMITTOR_COLORS, (0.0, 1.0), 0.5, limit)
     _bar(ax, mesh, f"probability to reach {chosen[1]} before {chosen[0]}; line: 1/2")
-    label_axes(ax, "$x_1$", "$x_2$", f"Committor from state {chosen[0]} to state {chosen[1]}")
-    return FieldArtists(ax, grid.points, q, mesh, chosen, np.nan)
+    _name(ax, f"Committor from state {chosen[0]} to state {chosen[1]}", levels, above)
+    return FieldArtists(ax, grid.points, q, mesh, above, chosen, np.nan)
 
 
 def plot_eigenvector(
-    analysis: Analysis, energy: Energy, *, which: int = 1, cells: int = CELLS, ax: Axes | None = None
+    analysis: Analysis,
+    energy: Energy,
+    *,
+    which: int = 1,
+    cells: int = CELLS,
+    limit: float | None = None,
+    ax: Axes | None = None,
 ) -> FieldArtists:
     """The eigenfunction number `which` of the generator (1 is the slowest process), of mean square 1.
 
     It is nearly constant in each metastable set; the process it belongs to moves weight between its two signs.
+    limit : as in `plot_committor`.
     UnsupportedError unless d = 2 and the dynamics is overdamped; UsageError unless 1 <= which <= number of states.
     """
     _check(analysis)
@@ -94,15 +119,13 @@ def plot_eigenvector(
     rates, functions = eigenfunctions(grid, which)
     u = functions[:, which - 1]
     u = u * np.sign(u[np.abs(u).argmax()])
-    ax = new_axes(ax)
+    ax = new_axes(ax, layout="compressed")
     reach = _reach(grid, u)
-    mesh = _draw(ax, analysis, grid, u, EIGENVECTOR_COLORS, (-reach, reach))
-    _line(ax, grid, mesh, 0.0)
+    mesh, above, levels = _draw(ax, analysis, energy, grid, u, EIGENVECTOR_COLORS, (-reach, reach), 0.0, limit)
     unit = analysis.energy.get("time_unit") or "units of time"
     _bar(ax, mesh, "eigenfunction (mean square 1); line: 0")
-    title = f"Eigenfunction {which}: relaxation time {1 / rates[which - 1]:.4g} {unit}"
-    label_axes(ax, "$x_1$", "$x_2$", title)
-    return FieldArtists(ax, grid.points, u, mesh, (), float(rates[which - 1]))
+    _name(ax, f"Eigenfunction {which}: relaxation time {1 / rates[which - 1]:.4g} {unit}", levels, above)
+    return FieldArtists(ax, grid.points, u, mesh, above, (), float(rates[which - 1]))
 
 
 def _check(analysis: Analysis) -> None:
@@ -127,28 +150,44 @@ def _cores(analysis: Analysis, energy: Energy) -> Cores:
 
 
 def _on_grid(grid: GridGenerator, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cell centres along x (nx,) and y (ny,), and the values (nx, ny), NaN where a cell was dropped."""
+    """Cell centres along x (nx,) and y (ny,), and the values (nx, ny); dropped cells have those of the nearest one."""
     axes = [low + (np.arange(n) + 0.5) * h for (low, _), n, h in zip(grid.box, grid.shape, grid.spacing, strict=True)]
     table = np.full(grid.shape, np.nan)
     index = np.floor((grid.points - grid.box[:, 0]) / grid.spacing).astype(int)
     table[tuple(index.T)] = values
-    return axes[0], axes[1], table
+    nearest = distance_transform_edt(np.isnan(table), return_distances=False, return_indices=True)
+    return axes[0], axes[1], table[tuple(nearest)]
 
 
 def _draw(
-    ax: Axes, analysis: Analysis, grid: GridGenerator, values: np.ndarray, colors: str, limits: tuple[float, float]
-) -> QuadMesh:
-    """The values in colour, the energy as thin lines, the states by number; what is beyond the levels in grey."""
+    ax: Axes,
+    analysis: Analysis,
+    energy: Energy,
+    grid: GridGenerator,
+    values: np.ndarray,
+    colors: str,
+    limits: tuple[float, float],
+    line: float,
+    limit: float | None,
+) -> tuple[QuadMesh, QuadContourSet | None, Levels]:
+    """The values in colour with one level line, the energy as thin lines, the states by number; what is beyond the
+    levels of the energy in grey."""
     states = analysis.states
-    levels = kt_levels(analysis.dynamics.beta, states.energy, analysis.saddles.energy)
-    reduced = grid.log_weight.max() - grid.log_weight
-    x, y, table = _on_grid(grid, np.where(reduced <= levels.limit, values, np.nan))
-    ax.set_facecolor(UNREACHABLE)
+    levels = levels_of(analysis, limit)
+    x, y, table = _on_grid(grid, values)
+    centres = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
+    ceiling = CEILING * levels.limit
+    kt = np.nan_to_num(np.minimum(levels.kt(energy.value(centres)), ceiling), nan=ceiling).reshape(table.shape)
     mesh = ax.pcolormesh(
-        x, y, np.ma.masked_invalid(table.T), cmap=colors, vmin=limits[0], vmax=limits[1], shading="nearest",
-        rasterized=True,
+        x, y, table.T, cmap=colors, vmin=limits[0], vmax=limits[1], shading="nearest", rasterized=True
     )  # fmt: skip
-    ax.contour(x, y, _on_grid(grid, reduced)[2].T, levels=levels.values[1:], colors=INK, linewidths=0.4, alpha=0.45)
+    if table.min() < line < table.max():
+        ax.contour(x, y, table.T, levels=[line], colors=INK, linewidths=1.6)
+    # the grey lies over the colours, which makes its border a line of the energy and not the steps of the cells
+    above = None
+    if (kt > levels.limit).any():
+        above = ax.contourf(x, y, kt.T, levels=[levels.limit, np.inf], colors=[UNREACHABLE], zorder=2.5)
+    ax.contour(x, y, kt.T, levels=levels.values[1:], colors=INK, linewidths=0.4, alpha=0.45)
     for k in range(len(states.x)):
         color = state_color(k)
         circle = {"boxstyle": "circle,pad=0.25", "facecolor": color, "edgecolor": INK, "linewidth": 0.6}
@@ -156,20 +195,21 @@ def _draw(
             float(states.x[k, 0]), float(states.x[k, 1]), str(k), ha="center", va="center", fontsize=SMALL,
             color=text_color(color), zorder=5, bbox=circle, clip_on=True,
         )  # fmt: skip
-    kept = np.isfinite(table)
-    ax.set_xlim(x[kept.any(axis=1)].min(), x[kept.any(axis=1)].max())
-    ax.set_ylim(y[kept.any(axis=0)].min(), y[kept.any(axis=0)].max())
-    return mesh
+    reached = kt <= levels.limit
+    span = []
+    for axis, ticks in enumerate((x, y)):
+        ends = ticks[reached.any(axis=1 - axis)][[0, -1]]
+        span.append(float(np.ptp(ends)))
+        (ax.set_xlim, ax.set_ylim)[axis](*(ends + MARGIN * np.ptp(ends) * np.array([-1, 1])))
+    ax.set_aspect("equal" if max(span) <= MAX_ASPECT * min(span) else "auto")
+    return mesh, above, levels
 
 
-def _line(ax: Axes, grid: GridGenerator, mesh: QuadMesh, level: float) -> None:
-    """The level line within what is shown."""
-    x, y, _ = _on_grid(grid, grid.log_weight)
-    line: np.ma.MaskedArray = np.ma.asarray(mesh.get_array()).reshape(len(y), len(x))
-    if line.min() < level < line.max():
-        limits = ax.get_xlim(), ax.get_ylim()
-        ax.contour(x, y, line, levels=[level], colors=INK, linewidths=1.6)
-        ax.set(xlim=limits[0], ylim=limits[1])
+def _name(ax: Axes, title: str, levels: Levels, above: QuadContourSet | None) -> None:
+    label_axes(ax, "$x_1$", "$x_2$", title)
+    handles = [Line2D([], [], color=INK, linewidth=0.6, alpha=0.6, label=f"energy, every {levels.step:g} $kT$")]
+    handles += [] if above is None else [Patch(color=UNREACHABLE, label=f"above {levels.limit:g} $kT$")]
+    legend_below(ax, handles)
 
 
 def _reach(grid: GridGenerator, values: np.ndarray) -> float:

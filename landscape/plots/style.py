@@ -25,6 +25,7 @@ UNREACHABLE = "#cfcfcf"  # energies above the limit
 UNASSIGNED = "#ffffff"  # points in the basin of no known state
 SMALL, TEXT, TITLE = 7.5, 9.0, 10.5  # font sizes in points
 SIZE = (6.4, 4.8)  # inches
+MAX_ASPECT = 3.0  # boxes longer than this fill the axes instead of keeping true proportions
 LIGHT = LightSource(azdeg=300, altdeg=62)  # on surfaces in 3-D
 
 # Shades in which the colours come again, when there are more states than colours: how far towards black or white.

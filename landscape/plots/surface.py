@@ -10,6 +10,7 @@ from contourpy import contour_generator
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from scipy.interpolate import RegularGridInterpolator
 
 from landscape.energy import Energy
@@ -41,13 +42,17 @@ ABOVE_ALPHA = 0.45  # of the grey above the limit, so that the wells behind it a
 
 @dataclass(frozen=True, eq=False)
 class SurfaceArtists:
-    """What `plot_surface` drew. heights : of the faces' corners, kT, cut at the limit. minima_at, saddles_at (., 3) and
-    paths : in the plane, and at their own energy in kT. borders of basins and outlines of sub-level sets lie on the
-    surface."""
+    """What `plot_surface` drew.
+
+    surface : of `polygons`, (., 3) each, up to the limit. heights : of the grid's points, kT, cut at the limit.
+    minima_at, saddles_at (., 3) and paths : in the plane, and at their own energy in kT. borders of basins and outlines
+    of sub-level sets lie on the surface.
+    """
 
     ax: Any
     grid: EnergyGrid
     surface: Any
+    polygons: tuple[Array, ...]
     heights: Array
     minima_at: Array
     saddles_at: Array
@@ -75,11 +80,11 @@ def plot_surface(
     ax.computed_zorder = False  # marks are drawn over the surface, which is seen from above
     every = max(1, len(grid.ticks[0]) // FACES)
     heights = np.minimum(grid.kt, levels.limit)[::every, ::every]
-    u, v = np.meshgrid(*(tick[::every] for tick in grid.ticks), indexing="ij")
-    surface = ax.plot_surface(
-        u, v, heights, facecolors=_face_colors(grid, every), rstride=1, cstride=1, linewidth=0, antialiased=False,
-        shade=False, zorder=1, rasterized=True,
-    )  # fmt: skip
+    polygons, colors = _faces(grid, every)
+    surface = Poly3DCollection(polygons, facecolors=colors, linewidth=0, antialiased=False, zorder=1, rasterized=True)
+    ax.add_collection3d(surface, autolim=False)
+    ax.set_xlim(*grid.ticks[0][[0, -1]])
+    ax.set_ylim(*grid.ticks[1][[0, -1]])
     if (grid.kt > levels.limit).any():
         ax.contourf(*np.meshgrid(*grid.ticks, indexing="ij"), grid.kt, [levels.limit, np.inf], zdir="z",
                     offset=levels.limit, colors=[UNREACHABLE], alpha=ABOVE_ALPHA, zorder=1.5)  # fmt: skip
@@ -102,23 +107,40 @@ def plot_surface(
     handles = _legend(analysis, bool(borders), bool(sublevel))
     if handles:
         legend_below(ax, handles, columns=2, drop=12.0)
-    return SurfaceArtists(ax, grid, surface, heights, minima, saddles, tuple(paths), borders, sublevel)
+    return SurfaceArtists(ax, grid, surface, tuple(polygons), heights, minima, saddles, tuple(paths), borders, sublevel)
 
 
-def _face_colors(grid: EnergyGrid, every: int) -> Array:
-    """(n - 1, m - 1, 4): the colour of a face's mean energy in the light of `LIGHT`; no colour where all its corners
-    are above the limit."""
+def _faces(grid: EnergyGrid, every: int) -> tuple[list[Array], Array]:
+    """Polygons (., 3) of the part at or below the limit, and their colours (m, 4): those of the cells' mean energies in
+    the light of `LIGHT`."""
     kt, limit = grid.kt[::every, ::every], grid.levels.limit
-    corners = np.stack([kt[:-1, :-1], kt[1:, :-1], kt[:-1, 1:], kt[1:, 1:]])
-    colors = KT_COLORMAP(np.minimum(corners, limit).mean(0) / limit * (1 - 1e-9))
+    ticks = tuple(tick[::every] for tick in grid.ticks)
+    points = np.stack([*np.meshgrid(*ticks, indexing="ij"), kt], axis=-1)
+    cells = np.stack([points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]], axis=2)
+    above = cells[..., 2] > limit
+    colors = KT_COLORMAP(np.clip(cells[..., 2], 0, limit).mean(2) / limit * (1 - 1e-9))
     # shaded by the slope before the cut at the limit, which would make the rim ragged
     scale = HEIGHT * grid.extent / limit
-    slopes = np.gradient(scale * corners.mean(0), *(tick[::every][:-1] for tick in grid.ticks))
+    slopes = np.gradient(scale * cells[..., 2].mean(2), *(tick[:-1] for tick in ticks))
     light = LIGHT.direction @ np.stack([-slopes[0], -slopes[1], np.ones_like(slopes[0])]).reshape(3, -1)
     steep = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
     colors[..., :3] *= (DARKEST + (1 - DARKEST) * np.clip(light.reshape(steep.shape) / steep, 0, 1))[..., None]
-    colors[(corners > limit).all(0), 3] = 0.0
-    return colors
+    shown = ~above.all(axis=-1)
+    polygons = [
+        _cut(cell, limit) if over else cell for cell, over in zip(cells[shown], above[shown].any(axis=-1), strict=True)
+    ]
+    return polygons, colors[shown]
+
+
+def _cut(polygon: Array, limit: float) -> Array:
+    """The part of a polygon (m, 3) whose third coordinate is at most `limit`; at least one corner has to be."""
+    kept = []
+    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if start[2] <= limit:
+            kept.append(start)
+        if (start[2] <= limit) != (end[2] <= limit):
+            kept.append(start + (limit - start[2]) / (end[2] - start[2]) * (end - start))
+    return np.array(kept)
 
 
 def _lines_on_surface(
