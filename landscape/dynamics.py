@@ -276,8 +276,13 @@ def from_metadata(
         result: Dynamics = Overdamped(checked["beta"], checked["gamma"])
     else:
         origins["rotation"] = stirred[0]
-        result = Overdamped(checked["beta"], checked["gamma"], _antisymmetric(stirred[1], stirred[0]))
-        result.rotation_matrix(dim)
+        turned = _antisymmetric(stirred[1], stirred[0])
+        if np.shape(stirred[1]) != (dim, dim):  # also of zeros, which are no rotation
+            raise UsageError(
+                f"rotation is a ({dim}, {dim}) matrix for this energy, but came with shape {np.shape(stirred[1])} "
+                f"(from the {stirred[0]})"
+            )
+        result = Overdamped(checked["beta"], checked["gamma"], turned)
     if "mass" in checked:
         result = Underdamped(checked["beta"], checked["gamma"], checked["mass"])
         result.mass_vector(dim)

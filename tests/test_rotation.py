@@ -310,6 +310,12 @@ def test_a_rotation_is_finite_and_antisymmetric(rotation: object, text: str) -> 
         load_energy(_with_metadata(rotation))
 
 
+def test_zeros_of_another_size_are_no_rotation_of_this_energy() -> None:
+    assert from_metadata({}, 2, rotation=np.zeros((2, 2)))[0].reversible
+    with pytest.raises(UsageError, match=r"\(2, 2\) matrix for this energy, but came with shape \(3, 3\)"):
+        from_metadata({}, 2, rotation=np.zeros((3, 3)))
+
+
 def _with_metadata(rotation: object):
     def function(x: torch.Tensor) -> torch.Tensor:
         return x.square().sum(1)

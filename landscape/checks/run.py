@@ -62,7 +62,8 @@ class CheckOptions:
     def __post_init__(self) -> None:
         if not (0 < self.budget < math.inf and 0 < self.confidence < 1 and 0 < self.target_error < 1):
             raise UsageError(
-                f"a check needs a budget above 0 s, a confidence and a target error between 0 and 1, not {self}"
+                f"a check needs a budget above 0 s, a confidence and a target error between 0 and 1, not "
+                f"{self.budget!r} s, {self.confidence!r} and {self.target_error!r}"
             )
         if self.time_step is not None and not 0 < self.time_step < math.inf:
             raise UsageError(f"a time step is finite and above 0, not {self.time_step!r}")

@@ -195,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
             "draw from exp(-beta E), with diagnostics of the chains",
             "Draw positions from exp(-beta E) by Monte Carlo chains and write them to FILE.npz: x (draws, chains, d), "
             "energy, and label (its basin at every label_stride-th draw, -1 for none). Chains start in all basins "
-            "alike. Exit code 3 if they have not converged: R-hat above 1.01, an effective sample size below 400, or a chain "
-            "that never left its basin.",
+            "alike. Exit code 3 if they have not converged: R-hat above 1.01, an effective sample size below 400, or a "
+            "chain that never left its basin.",
         )
     )
     _add_theory(

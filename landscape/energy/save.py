@@ -44,8 +44,8 @@ def save_energy(
     its values and gradients compared, since an export can lose derivatives silently.
 
     energy : an `Energy`, an `nn.Module` or another torch callable (`dim` where it has none).
-    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, rotation, units, time_unit : None keeps the energy's own
-        metadata. extra : further plain data, returned by `load_energy` in `Energy.metadata`.
+    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, rotation, units, time_unit : None keeps the energy's
+        own metadata. extra : further plain data, returned by `load_energy` in `Energy.metadata`.
 
     The file appears whole or not at all, and replaces one of the same name. UsageError if it cannot be written,
     EnergyError if the energy cannot be saved this way.
