@@ -19,6 +19,7 @@ from landscape.energy import Energy, save_energy
 from landscape.sampling import Chains, Independence, Kernel, Mala, preconditioner, run, warm_up
 from landscape.search import Basins, assign_basins, make_basins
 from landscape.store import Analysis
+from landscape.weights import ExactWeights
 from landscape.weights.wells import Wells
 from nld_models.errors import ConfigError
 from nld_models.model import LatentModel
@@ -26,6 +27,8 @@ from nld_models.prior import EnergyPrior, OverdampedPrior, Prior, RotatedPrior, 
 
 UNITS = "k_B T"
 TIME_UNIT = "observation"
+# Masses to .001: what is asked of a trained model, l1 errors of a few hundredths, is larger than their noise then.
+MASSES = ExactWeights(target_se=0.001, draws=400_000, evaluations=800_000, labels=50_000)
 CHAINS, BURN_IN, THINNING = 1000, 100, 5  # of the draws from a learned energy
 
 
@@ -105,11 +108,20 @@ class LearnedStates:
 
 
 def find_states(
-    model: LatentModel, seed_index: int, *, seed: int = 0, progress: Callable[[str], None] | None = None
+    model: LatentModel,
+    seed_index: int,
+    *,
+    seed: int = 0,
+    weights: bool = True,
+    progress: Callable[[str], None] | None = None,
 ) -> LearnedStates:
-    """Analyse one seed's energy with `landscape.analyze`; `seed` is of the analysis."""
+    """Analyse one seed's energy with `landscape.analyze`; `seed` is of the analysis.
+
+    weights : basin masses too, by importance sampling with errors of about .001.
+    """
     energy, dynamics = to_landscape(model, seed_index)
-    analysis = analyze(energy, dynamics, AnalysisConfig(seed=seed), progress=progress)
+    config = AnalysisConfig(seed=seed, weights=None, exact=MASSES if weights else None)
+    analysis = analyze(energy, dynamics, config, progress=progress)
     basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(seed))
     return LearnedStates(energy, analysis, basins, model.dtype)
 

@@ -57,7 +57,8 @@ NEWTON_STEPS = 4
 TOLERANCE = 0.08  # of a log flux; 8,000 paths leave a noise of about .03
 PATHS = 8000
 STEP_RESOLUTION = 0.3  # Heun and BAOAB are of second order: an error of a few per cent of a rate at worst
-MASS_POINTS = 16384
+MASS_POINTS = 2**17  # masses to about .002
+SLOPE_POINTS = 2**13  # of them, for how the masses change
 CLOUD = 128  # points in each transition region
 COST_POINTS = 400
 MAX_SHARE_OUTSIDE = 1e-3  # states with less of the labels than this are left as they are
@@ -128,14 +129,14 @@ def refine_model(
     results = []
     for k, seed in enumerate(saved.model.seeds):
         generator = torch.Generator().manual_seed(2**33 + seed)
-        states = find_states(saved.model, k)
+        states = find_states(saved.model, k, weights=False)
         tell = functools.partial(_tell, report, seed)
         latents = Latents(means[k], sds[k], data.frames)
         network, found = refine(states, states.dynamics, latents, generator, tell)
         if found.rounds:
             before = saved.model.prior.energy.unstack(k)
             saved.model.prior.energy.restack(k, network)
-            if find_states(saved.model, k).n_states != states.n_states:
+            if find_states(saved.model, k, weights=False).n_states != states.n_states:
                 saved.model.prior.energy.restack(k, before)
                 found = replace(found, after=found.before, cost=0.0, outcome="not refined: the states would change")
         results.append(found)
@@ -248,7 +249,8 @@ class _Refiner:
             if not np.isfinite(found).all():
                 outcome = "refined as far as the simulated rates could be read"
                 break
-            flux = self._flux(found, self._masses())
+            masses = self._log_masses(self.flat.vector(), slice(None))[0].exp().numpy()
+            flux = self._flux(found, masses)
             error = np.array([np.log(target[pair] / max(flux[pair], 1e-3 * target[pair])) for pair in self.pairs])
             errors.append(float(np.abs(error).max()))
             rates.append(found)
@@ -285,8 +287,10 @@ class _Refiner:
     def _move(self, solver: LeastChange, change: torch.Tensor) -> bool:
         """Newton steps to the goal; False, and the network as before, if a minimum is lost on the way."""
         before, minima = self.flat.vector(), self.minima.copy()
-        fluxes = self._conditions(before)[: len(self.pairs)] + change
-        goal = torch.cat([fluxes, *[torch.from_numpy(np.log(self.weights))] * 2])
+        target, pairs = torch.from_numpy(np.log(self.weights)), len(self.pairs)
+        now, masses = self._conditions(before), self._log_masses(before, slice(None))[0]
+        # What the few points say of the masses, corrected by what all of them say.
+        goal = torch.cat([now[:pairs] + change, now[pairs : pairs + self.n] + target - masses, target])
         near = torch.cat([self.draws[:1000], *self.clouds])
         for _ in range(NEWTON_STEPS):
             v = self.flat.vector()
@@ -303,19 +307,21 @@ class _Refiner:
         return True
 
     def _conditions(self, v: torch.Tensor) -> torch.Tensor:
-        """Log fluxes up to constants, log masses, log harmonic weights: (pairs + 2 n,)."""
+        """Log fluxes up to constants, log masses by few points, log harmonic weights: (pairs + 2 n,)."""
         beta = self.dynamics.beta
-        log_weights = -beta * self.flat.energy(v, self.points) - self.log_proposal
-        log_z = torch.logsumexp(log_weights, 0)
-        masses = [torch.logsumexp(log_weights[self.point_labels == i], 0) - log_z for i in range(self.n)]
+        masses, log_z = self._log_masses(v, slice(SLOPE_POINTS))
         fluxes = [-beta * self.flat.energy(v, cloud).mean() - log_z for cloud in self.clouds]
         x = torch.from_numpy(self.minima)
         harmonic = -beta * self.flat.energy(v, x) - 0.5 * torch.logdet(self.flat.hessians(v, x))
-        return torch.cat([torch.stack(fluxes), torch.stack(masses), torch.log_softmax(harmonic, 0)])
+        return torch.cat([torch.stack(fluxes), masses, torch.log_softmax(harmonic, 0)])
 
-    def _masses(self) -> np.ndarray:
-        found = self._conditions(self.flat.vector())
-        return found[len(self.pairs) : len(self.pairs) + self.n].exp().numpy()
+    def _log_masses(self, v: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log of the basins' shares (n,) and of the integral of exp(-beta E), by importance sampling."""
+        log_weights = -self.dynamics.beta * self.flat.energy(v, self.points[rows]) - self.log_proposal[rows]
+        labels = self.point_labels[rows]
+        log_z = torch.logsumexp(log_weights, 0)
+        shares = [torch.logsumexp(log_weights[labels == i], 0) - log_z for i in range(self.n)]
+        return torch.stack(shares), log_z - math.log(len(labels))
 
     def _follow_minima(self) -> bool:
         """Newton's method from where the minima were; False if one is none any more."""
