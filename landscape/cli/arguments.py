@@ -121,60 +121,25 @@ def _parser() -> argparse.ArgumentParser:
             "analysis.json, states.csv, transitions.csv and network.graphml.",
         )
     )
-    rates = command(
-        "rates",
-        "rates and weights of a saved analysis at other parameters, without a new search",
-        "Rates and weights of a saved analysis at other parameters, without a new search. If that analysis had "
-        "finished without converging, so have its rates: they are printed, and the exit code is 3.",
+    _add_rates(
+        command(
+            "rates",
+            "rates and weights of a saved analysis at other parameters, without a new search",
+            "Rates and weights of a saved analysis at other parameters, without a new search. If that analysis had "
+            "finished without converging, so have its rates: they are printed, and the exit code is 3.",
+        )
     )
-    rates.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
-    _add_dynamics(rates, "the saved analysis")
-    _add_threads(rates)
-    rates.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
-
-    check = command(
-        "check",
-        "every rate of a saved analysis beside an independent estimate, with a verdict",
-        "Compare the rates of a saved analysis with independent ones (a grid, the Klein-Kramers operator, simulated "
-        "passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: the exit code "
-        "is 0.",
+    _add_check(
+        command(
+            "check",
+            "every rate of a saved analysis beside an independent estimate, with a verdict",
+            "Compare the rates of a saved analysis with independent ones (a grid, the Klein-Kramers operator, "
+            "simulated passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: the "
+            "exit code is 0.",
+        )
     )
-    check.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
-    check.add_argument("--budget", type=_number, metavar="S", default=60.0, help="seconds (default 60)")
-    _add_time_step(check)
-    check.add_argument("--seed", type=_whole, metavar="S", default=0, help="of all randomness (default 0)")
-    check.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
-    check.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
-    check.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
-    check.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    _add_threads(check)
-
-    export = command("export", "the network of states for other programs")
-    export.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
-    export.add_argument(
-        "--format",
-        choices=FORMATS,
-        required=True,
-        help="csv writes FILE_states and FILE_transitions; deeptime a transition matrix for MarkovStateModel (npz); "
-        "pathsample makes a folder FILE with min.data and ts.data",
-    )
-    export.add_argument("-o", "--output", metavar="FILE", required=True)
-    export.add_argument(
-        "--lag-time",
-        type=_number,
-        metavar="T",
-        help="of the deeptime model (default: a tenth of the slowest timescale)",
-    )
-
-    assign = command("assign", "label points by the state whose basin of attraction holds them")
-    assign.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
-    assign.add_argument("points", metavar="POINTS.npy", help="array (n, d) of real numbers")
-    assign.add_argument("-o", "--output", metavar="LABELS.npy", required=True, help="(n,) int64; -1 is none of them")
-    assign.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
-    assign.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
-    assign.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    _add_threads(assign)
-
+    _add_export(command("export", "the network of states for other programs"))
+    _add_assign(command("assign", "label points by the state whose basin of attraction holds them"))
     add_plot(command("plot", "pictures of a saved analysis: PNG, SVG or PDF"))
     add_network(
         command("network", "what the network of states says: metastable sets, pathways, sensitivities", NETWORK)
@@ -211,6 +176,53 @@ def _parser() -> argparse.ArgumentParser:
 
     command("potentials", "list the analytic energies")
     return parser
+
+
+def _add_rates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    _add_dynamics(parser, "the saved analysis")
+    _add_threads(parser)
+    parser.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    parser.add_argument("--budget", type=_number, metavar="S", default=60.0, help="seconds (default 60)")
+    _add_time_step(parser)
+    parser.add_argument("--seed", type=_whole, metavar="S", default=0, help="of all randomness (default 0)")
+    parser.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
+    parser.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+    parser.add_argument("--json", action="store_true", help="the whole document on standard output, nothing else")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    _add_threads(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        required=True,
+        help="csv writes FILE_states and FILE_transitions; deeptime a transition matrix for MarkovStateModel (npz); "
+        "pathsample makes a folder FILE with min.data and ts.data",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument(
+        "--lag-time",
+        type=_number,
+        metavar="T",
+        help="of the deeptime model (default: a tenth of the slowest timescale)",
+    )
+
+
+def _add_assign(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="what `analyze` wrote")
+    parser.add_argument("points", metavar="POINTS.npy", help="array (n, d) of real numbers")
+    parser.add_argument("-o", "--output", metavar="LABELS.npy", required=True, help="(n,) int64; -1 is none of them")
+    parser.add_argument("--energy", metavar="SPEC", help="where the energy is now, if not where it was analysed")
+    parser.add_argument("--trust", action="store_true", help="allow an energy that runs code when it is loaded")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    _add_threads(parser)
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
