@@ -79,7 +79,7 @@ class TrainingConfig:
 
 def recipe(model: ModelConfig) -> TrainingConfig:
     """The default settings for a model: paths cost more than marginals, so that their windows are shorter."""
-    return TrainingConfig() if model.objective == "matching" else TrainingConfig(window=41)
+    return TrainingConfig() if model.objective == "matching" else TrainingConfig(window=31)
 
 
 def complete(model: ModelConfig, given: Mapping[str, Any]) -> TrainingConfig:

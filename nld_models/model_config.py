@@ -34,7 +34,7 @@ class ModelConfig:
 
     latent_dim : d. prior : see `prior`. objective : "matching" (simulation-free, the default) or "simulated" (the
     default for underdamped priors, which matching cannot train). direction : context c_k sees x_0..x_k ("online") or
-    x_k..x_T ("reversed"). substeps : time steps an observation of the simulated objective; None is 4, underdamped 8.
+    x_k..x_T ("reversed"). substeps : time steps an observation of the simulated objective; None is 4, underdamped 6.
     architecture, energy : name and config (without dim) of the energy network, see `landscape.energy.architectures`.
     decoder : "mlp" or "linear"; decoder_hidden : its hidden units. noise : the decoder's is one number a channel
     ("constant") or depends on the latent point ("state"). context : units of the GRU and of the posterior's networks.
@@ -72,7 +72,7 @@ class ModelConfig:
         underdamped = self.prior == "underdamped"
         learned = tuple(name for name in COEFFICIENTS[self.prior] if name != "beta")
         for name, value in (
-            ("objective", "simulated" if underdamped else "matching"), ("substeps", 8 if underdamped else 4),
+            ("objective", "simulated" if underdamped else "matching"), ("substeps", 6 if underdamped else 4),
             ("learned", learned),
         ):  # fmt: skip
             if getattr(self, name) is None:

@@ -116,7 +116,7 @@ def test_every_kind_trains_resumes_loads_and_exports(data: SequenceData, tmp_pat
     prior = loaded.model.prior
     with torch.no_grad():
         np.testing.assert_allclose(
-            dynamics.beta * dynamics.gamma_vector(2), 1 / prior.diffusion(2)[1].numpy(), rtol=1e-6
+            dynamics.beta * dynamics.gamma_vector(2), 1 / prior.diffusion(2)[1].expand(2).numpy(), rtol=1e-6
         )
     assert (dynamics.kind == "underdamped") == (model.prior == "underdamped")
     assert (dynamics.rotation_matrix(2) is not None) == (model.prior == "rotated")
