@@ -145,9 +145,6 @@ class LatentModel(nn.Module):
         return posterior_paths(self.encoder, self.prior, x, mask, self.substeps, generator)
 
 
-OverdampedNLD = LatentModel
-
-
 def total_loss(terms: Mapping[str, torch.Tensor], kl_weight: float, stationarity_weight: float) -> torch.Tensor:
     """The loss (S,) from its terms."""
     kl = terms["path_kl"] + terms["initial_kl"]

@@ -22,7 +22,7 @@ from nld_models.errors import ConfigError
 from nld_models.evaluation import LAG, best_permutation, encode, simulated_transitions
 from nld_models.kinetics import rates_of, resolved_step
 from nld_models.landscape_adapter import draw_positions, export_energy, find_states, to_landscape
-from nld_models.model import ModelConfig, OverdampedNLD
+from nld_models.model import LatentModel, ModelConfig
 from nld_models.paper_chains import experiment, sample_experiment
 from nld_models.sequence_files import load_sequences, save_sequences
 from nld_models.training import train
@@ -33,10 +33,10 @@ SHORT = TrainingConfig(seeds=2, first_seed=4, iterations=3, batch=6, window=12, 
 CENTERS, PRECISION, DIFFUSION = (-1.1, 1.0), 5.0, 0.2
 
 
-def double_well() -> OverdampedNLD:
+def double_well() -> LatentModel:
     """Two seeds in one dimension; seed 1 has E = -log of two Gaussians of unequal weight, .65 and .35, and D = .2."""
     config = ModelConfig(latent_dim=1, architecture="soft-minimum", energy={"n_components": 2})
-    model = OverdampedNLD(config, 3, False, (0, 1), torch.float64)
+    model = LatentModel(config, 3, False, (0, 1), torch.float64)
     network = model.prior.energy.network
     with torch.no_grad():
         network.get_parameter("centers")[1] = torch.tensor(CENTERS, dtype=torch.float64)[:, None]
@@ -104,7 +104,7 @@ def test_labels_follow_the_gradient_flow() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_exported_energy_is_the_trained_one(tmp_path: Path, dtype: torch.dtype) -> None:
-    model = OverdampedNLD(replace(SMALL, latent_dim=3), 2, False, (7, 8), dtype)
+    model = LatentModel(replace(SMALL, latent_dim=3), 2, False, (7, 8), dtype)
     with torch.no_grad():
         model.prior.log_d[1] = np.log(0.4)
     path = export_energy(model, tmp_path / "e.safetensors", 1)

@@ -14,7 +14,7 @@ from landscape.energy.architectures import build
 from nld_models.kinetics import counting_lag, lagged_counts, rates_of, stationary_of, trajectory, transition_matrix
 from nld_models.landscape_adapter import find_states
 from nld_models.least_change import FlatNetwork, LeastChange
-from nld_models.model import ModelConfig, OverdampedNLD
+from nld_models.model import LatentModel, ModelConfig
 from nld_models.refinement import Latents, refine
 
 CENTERS, DIFFUSION = (-1.1, 1.0), 0.2
@@ -47,9 +47,9 @@ def grid_rates(energy: Energy, lag: float) -> tuple[np.ndarray, np.ndarray]:
     return rates_of((p[:, None] * inside).T @ moved / p.sum() / masses[:, None], lag), masses
 
 
-def double_well() -> OverdampedNLD:
+def double_well() -> LatentModel:
     config = ModelConfig(latent_dim=1, architecture="soft-minimum", energy={"n_components": 2})
-    model = OverdampedNLD(config, 3, False, (0,), torch.float64)
+    model = LatentModel(config, 3, False, (0,), torch.float64)
     network = model.prior.energy.network
     with torch.no_grad():
         network.get_parameter("centers")[0] = torch.tensor(CENTERS, dtype=torch.float64)[:, None]
