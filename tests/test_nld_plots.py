@@ -33,7 +33,7 @@ from nld_models.plots.curves import Curves, plot_curve, plot_curves, read_curves
 from nld_models.plots.emissions import Emissions, emissions_of, plot_emission, plot_emissions
 from nld_models.plots.gallery import PICTURES, ModelScene, draw_pictures
 from nld_models.plots.latents import latent_grid, off_plane, plot_latents
-from nld_models.plots.segmentation import Segmentation, plot_segmentation, plot_strips, segmentation_of
+from nld_models.plots.segmentation import Segmentation, plot_models, plot_segmentation, plot_strips, segmentation_of
 from nld_models.sequence_files import save_sequences
 from nld_models.training import Stopped, train
 
@@ -158,6 +158,35 @@ def test_wrong_frames_are_marked_and_counted() -> None:
     # A third true state that no learned one stands for is never right.
     more = replace(found, truth=np.full((2, 6), 2), order=np.array([1, 0, -1]))
     assert more.accuracy(0) == 0
+
+
+def test_models_are_compared_in_the_order_of_the_true_states() -> None:
+    """Two models with other numbers for their states, one with a state too many: the truth is drawn the same."""
+    truth = np.array([[0, 1, 1, 2, 2, -1]])
+    first = np.array([[2, 0, 0, 1, 2, -1]])
+    second = np.array([[0, 3, 1, 1, 2, 2]])
+    nothing, length = np.zeros((1, 6, 2)), np.array([6])
+    models = {
+        "first": Segmentation(first, nothing, nothing, truth, np.array([2, 0, 1]), length, 3),
+        "second": Segmentation(second, nothing, nothing, truth, np.array([0, 3, 1]), length, 4),
+    }
+    drawn = plot_models(models, 0)
+    learned = {"first": [0, 1, 1, 2, 0, -1], "second": [0, 1, 2, 2, 3, 3]}
+    for name, (strips, _) in drawn.items():
+        for strip, labels in (("truth", truth[0]), ("learned", learned[name])):
+            runs = strips.runs[strip]
+            assert np.repeat(runs[:, 0], runs[:, 2] - runs[:, 1]).tolist() == list(labels)
+        assert strips.ax.get_title() == f"{name}, sequence 0: {'80.0' if name == 'first' else '60.0'} % of frames right"
+    words = [text.get_text() for text in drawn["first"][0].ax.figure.legends[0].get_texts()]
+    assert "state 1 (true state 1)" in words and "state 3 (no true state)" in words
+    lost = replace(
+        models["first"], order=np.array([2, -1, 1])
+    )  # true state 1 has none, learned state 0 stands for none
+    again = lost.in_true_order()
+    assert again.labels.tolist() == [[0, 3, 3, 2, 0, -1]] and again.order.tolist() == [0, -1, 2]
+    assert again.accuracy(0) == lost.accuracy(0) == 2 / 5 and again.n_states == 4
+    with pytest.raises(UsageError, match="no model"):
+        plot_models({}, 0)
 
 
 def test_data_without_labels_have_no_truth() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,16 @@ class Segmentation:
         if not len(self.order):
             return np.full(self.truth.shape, -1)
         return np.where(self.truth >= 0, self.order[np.maximum(self.truth, 0)], -1)
+
+    def in_true_order(self) -> Segmentation:
+        """The same with each learned state under the number of the true state for which it stands; others follow."""
+        number = np.full(self.n_states + 1, -1)  # the last place is for -1
+        standing = self.order >= 0
+        number[self.order[standing]] = np.flatnonzero(standing)
+        others = np.setdiff1d(np.arange(self.n_states), self.order)
+        number[others] = len(self.order) + np.arange(len(others))
+        order = np.where(standing, np.arange(len(self.order)), -1)
+        return replace(self, labels=number[self.labels], order=order, n_states=len(self.order) + len(others))
 
     def accuracy(self, row: int) -> float:
         """Share of the frames of a sequence with known truth that are labelled right; nan where there are none."""
@@ -171,37 +181,57 @@ def plot_posterior(
 
 
 def plot_segmentation(
-    found: Segmentation,
-    states: LearnedStates,
-    rows: Sequence[int],
-    *,
-    names: Sequence[str] | None = None,
-    figure: Figure | None = None,
+    found: Segmentation, states: LearnedStates, rows: Sequence[int], *, figure: Figure | None = None
 ) -> dict[int, tuple[StripArtists, PosteriorArtists]]:
     """Strips and posterior mean of several sequences, one under the other: by row.
 
-    More than three latent coordinates are shown in the plane of the energy pictures. names : of the sequences in their
-    titles. figure : to draw in, a new one by default.
+    More than three latent coordinates are shown in the plane of the energy pictures. figure : a new one by default.
     """
+    check_rows(len(found.labels), rows)
+    plane = choose_plane(states.analysis) if found.mean.shape[2] > MOST_COORDINATES else None
+    return dict(zip(rows, _stack([(f"sequence {row}", found, row, plane) for row in rows], figure), strict=True))
+
+
+def plot_models(
+    found: Mapping[str, Segmentation], row: int, *, figure: Figure | None = None
+) -> dict[str, tuple[StripArtists, PosteriorArtists]]:
+    """One sequence as several models see it, one under the other: by the model's name, as in `found`.
+
+    The states of each are numbered by the true states for which they stand, so that the truth looks the same in all.
+    figure : a new one by default. UsageError without a model.
+    """
+    if not found:
+        raise UsageError("there is no model to draw: give at least one by name")
+    panels = [(f"{name}, sequence {row}", each.in_true_order(), row, None) for name, each in found.items()]
+    return dict(zip(found, _stack(panels, figure), strict=True))
+
+
+def _stack(
+    panels: Sequence[tuple[str, Segmentation, int, Subspace | None]], figure: Figure | None
+) -> list[tuple[StripArtists, PosteriorArtists]]:
+    """Title, segmentation, row and plane of each pair of axes; one legend for all."""
     from matplotlib.figure import Figure
 
-    check_rows(len(found.labels), rows)
     if figure is None:
-        figure = Figure(figsize=(8.5, 2.9 * len(rows) + 0.6), layout="constrained")
-    plane = choose_plane(states.analysis) if found.mean.shape[2] > MOST_COORDINATES else None
-    heights = [part for _ in rows for part in ((1.0, 1.3) if found.truth is not None else (0.5, 1.3))]
-    axes = figure.subplots(2 * len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    drawn = {}
-    for place, row in enumerate(rows):
-        strips = plot_strips(found, row, ax=axes[2 * place])
-        strips.ax.tick_params(axis="x", length=0, labelbottom=False)
-        title = f"sequence {row}" if names is None else names[place]
-        if np.isfinite(found.accuracy(row)):
-            title += f": {100 * found.accuracy(row):.1f} % of frames right"
-        strips.ax.set_title(title, fontsize=TITLE)
-        drawn[row] = strips, plot_posterior(found, row, plane=plane, ax=axes[2 * place + 1])
-        axes[2 * place].sharex(axes[2 * place + 1])
-    figure.legend(handles=state_legend(found), loc="outside lower center", fontsize=SMALL, frameon=False, ncol=5)
+        figure = Figure(figsize=(8.5, 2.7 * len(panels) + 0.6), layout="constrained")
+    heights = [part for _, found, _, _ in panels for part in ((1.0, 1.3) if found.truth is not None else (0.5, 1.3))]
+    axes = figure.subplots(2 * len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    drawn = []
+    for place, (title, found, row, plane) in enumerate(panels):
+        above, below = axes[2 * place : 2 * place + 2]
+        strips = plot_strips(found, row, ax=above)
+        above.tick_params(axis="x", length=0, labelbottom=False)
+        accuracy = found.accuracy(row)
+        above.set_title(f"{title}: {100 * accuracy:.1f} % of frames right" if np.isfinite(accuracy) else title,
+                        fontsize=TITLE)  # fmt: skip
+        posterior = plot_posterior(found, row, plane=plane, ax=below)
+        below.get_legend().remove()
+        above.sharex(below)
+        drawn.append((strips, posterior))
+    fullest = max((found for _, found, _, _ in panels), key=lambda found: found.n_states)
+    lines = max((posterior.lines for _, posterior in drawn), key=len)
+    handles = [*state_legend(fullest), *lines]
+    figure.legend(handles=handles, loc="outside lower center", fontsize=SMALL, frameon=False, ncol=3)
     return drawn
 
 
