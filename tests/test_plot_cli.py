@@ -121,7 +121,7 @@ def test_pictures_without_the_energy(moved: Path, tmp_path: Path, capsys: pytest
     assert "--trust" in _refused(capsys, moved, "--what", "surface", "-o", target)
     assert main(["plot", str(moved), "--what", "surface", "-o", str(target), "--quiet", "--trust"]) == 0
     capsys.readouterr()
-    assert main(["plot", str(moved), "--what", "all", "-o", str(tmp_path / "all"), "--quiet"]) == 0
+    assert main(["plot", str(moved), "--what", "all", "-o", str(tmp_path / "all"), "--quiet", "--dpi", "30"]) == 0
     assert "left out: contour: the energy of" in capsys.readouterr().out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import landscape
+from landscape import plots
 from landscape.analysis import AnalysisConfig
 from landscape.energy import Energy
 from landscape.errors import UsageError
@@ -63,6 +65,17 @@ def test_the_library_never_imports_pyplot() -> None:
 
 def _analysed(energy: Energy, **dynamics: Any) -> tuple[Analysis, Energy]:
     return landscape.analyze(energy, landscape.Overdamped(**dynamics), NO_SAMPLE), energy
+
+
+def test_every_picture_is_found_in_the_package() -> None:
+    """And no function that draws is missing there."""
+    folder = Path(plots.__file__).parent
+    defined = set(re.findall(r"^def (plot_\w+)", "".join(file.read_text() for file in folder.glob("*.py")), re.M))
+    assert defined == set(plots.__all__) <= set(dir(plots))
+    for name in plots.__all__:
+        assert getattr(plots, name).__name__ == name
+    with pytest.raises(AttributeError, match="plot_nothing"):
+        _ = plots.plot_nothing
 
 
 @pytest.fixture(scope="module")
@@ -491,6 +504,7 @@ def test_flow_lines_end_in_minima_in_their_colours(muller: tuple[Analysis, Energ
     basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(0))
     labels = assign_basins(energy, np.array([line[0] for line in drawn.lines]), basins)
     colors = [matplotlib.colors.to_rgb(color) for color in drawn.collection.get_colors()]
+    assert (drawn.ends == labels).mean() >= 0.9
     right = sum(np.allclose(color, state_color(label)) for color, label in zip(colors, labels, strict=True))
     assert right >= 0.9 * len(labels)  # a few lines are longer than what is drawn
 
@@ -603,3 +617,25 @@ def test_states_that_fall_on_one_place_share_their_label() -> None:
     positions = np.array([[0.0, 0.0], [1.0, 1.0], [0.001, 0.0]])
     _, texts = mark_minima(ax, positions, [0, 1, 2])
     assert [text.get_text() for text in texts] == ["0,2", "1"]
+
+
+def test_underdamped_dynamics_says_which_drift_is_drawn(muller: tuple[Analysis, Energy]) -> None:
+    analysis, energy = muller
+    slow = Scene(analysis.with_dynamics(landscape.Underdamped(BETA, 1.0, 1.0)), energy)
+    figure, text = PICTURES["drift"].figure(slow)
+    assert "high friction" in figure.axes[0].get_title() and "-grad E / gamma" in text
+    figure, text = PICTURES["drift"].figure(Scene(analysis, energy))
+    assert figure.axes[0].get_title() == "drift" and "gamma" not in text
+
+
+def test_profiles_of_many_paths_have_room() -> None:
+    """Twelve panels, each high enough for its labels."""
+    energy = landscape.load_energy("potential:coupled-chain:n=3,g=0.1")
+    config = AnalysisConfig(weights=None)
+    scene = Scene(landscape.analyze(energy, landscape.Overdamped(beta=12.0), config))
+    assert len(scene.analysis.paths.saddle) >= 12
+    figure, _ = PICTURES["profile"].figure(scene)
+    figure.draw_without_rendering()
+    heights = [ax.get_window_extent().height / figure.dpi for ax in figure.axes]
+    assert len(heights) == 12 and min(heights) > 1.5
+    assert "the 12 paths of" in figure.get_suptitle() or len(scene.analysis.paths.saddle) == 12

@@ -1,5 +1,7 @@
 """Pictures of a landscape, by matplotlib.
 
+The functions `plot_*` are imported from here on first use (PEP 562); their modules hold the rest.
+
 Conventions that every picture keeps:
 
 - A picture is a function `plot_*(analysis-or-data, ..., ax=None)`. It draws into `ax`, or into the axes of a new
@@ -19,3 +21,67 @@ Conventions that every picture keeps:
 figure and returns the sentence that describes it to those who cannot see it. Energy pictures are listed in
 energy_gallery.py, pictures of the network and its weights in field_gallery.py.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.plots.bars import plot_timescales, plot_weights
+    from landscape.plots.disconnectivity import plot_disconnectivity
+    from landscape.plots.drift import plot_drift_line, plot_drifts, plot_flow_lines, plot_quiver
+    from landscape.plots.energy import plot_contour
+    from landscape.plots.fields import plot_committor, plot_eigenvector
+    from landscape.plots.matrices import plot_rate_matrix
+    from landscape.plots.network import plot_network
+    from landscape.plots.profile import plot_line, plot_profile, plot_profiles
+    from landscape.plots.surface import plot_surface
+    from landscape.plots.verdicts import plot_verdicts
+    from landscape.plots.volume import plot_volume
+
+__all__ = [
+    "plot_committor",
+    "plot_contour",
+    "plot_disconnectivity",
+    "plot_drift_line",
+    "plot_drifts",
+    "plot_eigenvector",
+    "plot_flow_lines",
+    "plot_line",
+    "plot_network",
+    "plot_profile",
+    "plot_profiles",
+    "plot_quiver",
+    "plot_rate_matrix",
+    "plot_surface",
+    "plot_timescales",
+    "plot_verdicts",
+    "plot_volume",
+    "plot_weights",
+]
+
+_HOMES = {
+    "bars": ("plot_timescales", "plot_weights"),
+    "disconnectivity": ("plot_disconnectivity",),
+    "drift": ("plot_drift_line", "plot_drifts", "plot_flow_lines", "plot_quiver"),
+    "energy": ("plot_contour",),
+    "fields": ("plot_committor", "plot_eigenvector"),
+    "matrices": ("plot_rate_matrix",),
+    "network": ("plot_network",),
+    "profile": ("plot_line", "plot_profile", "plot_profiles"),
+    "surface": ("plot_surface",),
+    "verdicts": ("plot_verdicts",),
+    "volume": ("plot_volume",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,6 +29,7 @@ ARROWS = {1: 41, 2: 21, 3: 7}  # along each axis
 LINES = {2: 13, 3: 6}
 SPEED_COLORS = "viridis"
 LINE_COLOR = "#3b6ea5"
+ASTRAY = "#8c8c8c"  # flow lines that end at no minimum that is drawn
 FLOW_LENGTH, FLOW_STEPS = 1.5, 300  # of a flow line: in lengths of the longest side of the box, and steps
 
 
@@ -46,12 +47,14 @@ class QuiverArtists:
 
 @dataclass(frozen=True, eq=False)
 class FlowArtists:
-    """What `plot_flow_lines` drew: lines, a list of arrays (m, d) in R^d; shown is their projection, (m, k) each."""
+    """What `plot_flow_lines` drew: lines, a list of arrays (m, d) in R^d; shown is their projection, (m, k) each;
+    ends (n,) the state at which each one ends, -1 for none that was given."""
 
     ax: Any
     collection: Any
     lines: tuple[Array, ...]
     shown: tuple[Array, ...]
+    ends: Array
 
 
 def drift_of(dynamics: Dynamics, energy: Energy) -> Drift:
@@ -131,8 +134,8 @@ def plot_flow_lines(
     """Solutions of dx/dt = drift(x) from a grid of starts in a plane or 3-D space, projected back onto it.
 
     They are followed in all d dimensions. minima (n, d) : of states, drawn in their places; a line that ends at one has
-    its colour. lines : starts along each axis. view : elevation and azimuth in 3-D, from where minima are seen apart by
-    default. UsageError for a drift of another shape.
+    its colour, and is grey where it ends elsewhere. lines : starts along each axis. view : elevation and azimuth in
+    3-D, from where minima are seen apart by default. UsageError for a drift of another shape.
     """
     box = _checked(box, subspace)
     k = subspace.dim
@@ -140,7 +143,9 @@ def plot_flow_lines(
     extent = float(np.ptp(box, axis=1).max())
     found = flow_lines(drift, starts, FLOW_LENGTH * extent)
     shown = tuple(subspace.project(line) for line in found)
-    colors = _ends_colors(found, minima, 0.05 * extent)
+    ends = _ends(found, minima, 0.05 * extent)
+    astray = LINE_COLOR if minima is None else ASTRAY
+    colors = [state_color(end) if end >= 0 else astray for end in ends.tolist()]
     ax = new_axes(ax, (5.4, 5.0), three_d=k == 3, layout="compressed")
     if k == 2:
         collection = LineCollection(shown, colors=colors, linewidths=0.9, zorder=2)
@@ -159,7 +164,7 @@ def plot_flow_lines(
     if minima is not None:
         mark_minima(ax, subspace.project(minima), range(len(minima)), subspace.holds(minima, extent))
     _axis_names(ax, subspace, title)
-    return FlowArtists(ax, collection, tuple(found), shown)
+    return FlowArtists(ax, collection, tuple(found), shown, ends)
 
 
 def flow_lines(drift: Drift, starts: Array, length: float, steps: int = FLOW_STEPS) -> list[Array]:
@@ -297,13 +302,13 @@ def _speed_scale(speeds: Array) -> Any:
     return LogNorm(low, high, clip=True) if high > 1.01 * low else Normalize(0.0, high)
 
 
-def _ends_colors(lines: list[Array], minima: Array | None, reach: float) -> list[Any]:
+def _ends(lines: list[Array], minima: Array | None, reach: float) -> Array:
+    """The state near which each line ends, -1 for none."""
     if minima is None or not len(minima):
-        return [LINE_COLOR] * len(lines)
+        return np.full(len(lines), -1)
     ends = np.stack([line[-1] for line in lines])
     distance = np.linalg.norm(ends[:, None] - np.asarray(minima, float)[None], axis=-1)
-    nearest = distance.argmin(1)
-    return [state_color(k) if near < reach else LINE_COLOR for k, near in zip(nearest, distance.min(1), strict=True)]
+    return np.where(distance.min(1) < reach, distance.argmin(1), -1)
 
 
 def _heads(ax: Any, lines: tuple[Array, ...], colors: list[Any]) -> None:

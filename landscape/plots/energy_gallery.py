@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from landscape.dynamics import Overdamped
 from landscape.plots.drift import drift_of, plot_drift_line, plot_flow_lines, plot_quiver
 from landscape.plots.energy import plot_contour
 from landscape.plots.grids import EnergyGrid, levels_of, reachable_box
 from landscape.plots.picture import Picture, Scene
 from landscape.plots.planes import coordinate_subspace, viewing_direction
-from landscape.plots.profile import plot_line, plot_profiles
+from landscape.plots.profile import plot_line, plot_profiles, profile_shape
 from landscape.plots.surface import plot_surface
 from landscape.plots.volume import plot_volume
 
@@ -110,6 +111,12 @@ def _profile(scene: Scene, figure: Figure) -> str:
     return f"Energy along minimum energy paths. Barriers from either end, {_listed(barriers)}."
 
 
+def _profile_height(scene: Scene) -> float:
+    """Inches: each row of panels has room for its labels."""
+    rows = profile_shape(len(scene.analysis.paths.saddle))[0]
+    return 4.6 if rows == 1 or scene.analysis.dim == 1 else 2.8 * rows + 0.4
+
+
 def _no_profile(scene: Scene) -> str:
     if len(scene.analysis.paths.saddle) or (scene.analysis.dim == 1 and scene.energy is not None):
         return ""
@@ -123,8 +130,11 @@ def _drift(scene: Scene, figure: Figure) -> str:
     drift, minima = drift_of(analysis.dynamics, energy), analysis.states.x
     if analysis.dim == 1:
         box = reachable_box(analysis, energy, coordinate_subspace(1), levels_of(analysis, scene.limit))
-        plot_drift_line(drift, box, minima=minima, ax=figure.add_subplot())
-        return f"The drift over its one dimension, with {_count(len(minima), 'stable point')}."
+        title = "" if isinstance(analysis.dynamics, Overdamped) else _drift_title(scene)
+        plot_drift_line(drift, box, minima=minima, ax=figure.add_subplot(), title=title)
+        return (
+            f"The {_drift_title(scene, plain=True)} over its one dimension, with {_count(len(minima), 'stable point')}."
+        )
     _compress(figure)
     return _two_drifts(scene, figure, scene.plane, None)
 
@@ -139,13 +149,26 @@ def _two_drifts(scene: Scene, figure: Figure, grid: EnergyGrid, projection: str 
     box = np.array([[tick[0], tick[-1]] for tick in grid.ticks])
     left, right = (figure.add_subplot(1, 2, number, projection=projection) for number in (1, 2))
     view = viewing_direction(grid.subspace.project(minima)) if projection else None
-    plot_quiver(drift, grid.subspace, box, view=view, ax=left, title="drift")
-    plot_flow_lines(drift, grid.subspace, box, minima=minima, ax=right, title="flow lines")
+    plot_quiver(drift, grid.subspace, box, view=view, ax=left, title=_drift_title(scene))
+    flow = plot_flow_lines(drift, grid.subspace, box, minima=minima, ax=right, title="flow lines")
+    astray = "; grey lines end elsewhere" if (flow.ends < 0).any() else ""
     projected = "" if grid.subspace.is_whole_space else ", projected"
     return (
-        f"The drift{_where(grid)}{projected}: arrows coloured by speed, and flow lines in the colours of the states in "
-        f"which they end, {len(minima):,} in all."
+        f"The {_drift_title(scene, plain=True)}{_where(grid)}{projected}: arrows coloured by speed, and flow lines in "
+        f"the colours of the states in which they end, {len(minima):,} in all{astray}."
     )
+
+
+def _drift_title(scene: Scene, plain: bool = False) -> str:
+    """Underdamped dynamics has no drift of positions: what is drawn is that of its limit of high friction."""
+    dynamics = scene.analysis.dynamics
+    if not isinstance(dynamics, Overdamped):
+        return (
+            "drift -grad E / gamma of the limit of high friction"
+            if plain
+            else (r"drift at high friction, $-\nabla E/\gamma$")
+        )
+    return "drift" if dynamics.rotation is None else "drift with its rotation"
 
 
 def _compress(figure: Figure) -> None:
@@ -158,7 +181,7 @@ ENERGY_PICTURES: tuple[Picture, ...] = (
     Picture("basins", "Basins of attraction", _basins, _two_dimensions, needs_energy=True, size=(6.0, 5.6)),
     Picture("surface", "Energy surface", _surface, _two_dimensions, needs_energy=True, size=(6.8, 5.8)),
     Picture("volume", "3-D contours of the energy", _volume, _no_volume, needs_energy=True, size=(6.4, 5.8)),
-    Picture("profile", "Energy along the paths", _profile, _no_profile, size=(9.0, 4.6)),
+    Picture("profile", "Energy along the paths", _profile, _no_profile, size=(9.0, 4.6), height=_profile_height),
     Picture("drift", "Drift", _drift, needs_energy=True, size=(10.0, 4.8)),
     Picture("drift3d", "Drift in three dimensions", _drift_in_space, _three_dimensions, needs_energy=True,
             size=(10.0, 4.8)),

@@ -82,7 +82,9 @@ def _weights(scene: Scene, figure: Figure) -> str:
             for value, error in zip(values[:NAMED], drawn.errors[name][:NAMED], strict=True)
         ]
         texts.append(f"{words[name]} {', '.join(numbers)}")
-    return f"Weights of states {', '.join(map(str, drawn.shown[:NAMED]))} by each method: {'; '.join(texts)}."
+    n, named = len(scene.analysis.states.energy), ", ".join(map(str, drawn.shown[:NAMED]))
+    which = f"states {named}" if n <= NAMED else f"the {NAMED} heaviest of {n:,} states, {named},"
+    return f"Weights of {which} by each method: {'; '.join(texts)}."
 
 
 def _timescales(scene: Scene, figure: Figure) -> str:

@@ -58,7 +58,8 @@ class Picture:
     name : as in `landscape plot --what`. title : a few words. draw : fills an empty figure (layout "constrained") and
     returns one or two sentences for those who cannot see it: what is drawn, with its main numbers. missing : "" where
     the scene has what the picture needs, else why not, as a clause ("one state only: there is no transition").
-    needs_energy : whether energies are evaluated. size : of the figure in inches.
+    needs_energy : whether energies are evaluated. size : of the figure in inches; height : instead of the size's, where
+    it depends on how much there is to draw.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Picture:
     missing: Callable[[Scene], str] = lambda scene: ""
     needs_energy: bool = False
     size: tuple[float, float] = SIZE
+    height: Callable[[Scene], float] | None = None
 
     def why_not(self, scene: Scene) -> str:
         """ "" if this picture can be drawn of the scene, else the reason."""
@@ -81,7 +83,8 @@ class Picture:
         reason = self.why_not(scene)
         if reason:
             raise UsageError(f"the picture {self.name!r} cannot be drawn: {reason}")
-        figure = Figure(figsize=size or self.size, layout="constrained")
+        own = self.size if self.height is None else (self.size[0], self.height(scene))
+        figure = Figure(figsize=size or own, layout="constrained")
         return figure, self.draw(scene, figure)
 
 

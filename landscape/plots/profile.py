@@ -26,6 +26,7 @@ Array = np.ndarray
 
 WELL_HEIGHT = 0.7  # a harmonic well is drawn up to this part of its barrier
 SADDLE_DEPTH = 0.5  # and the parabola of a saddle down to this part of the lower barrier
+MOST_PANELS = 12  # of paths side by side
 HARMONIC = (0, (2, 1.6))  # dashes
 
 
@@ -78,7 +79,7 @@ def plot_profile(analysis: Analysis, path: int = 0, *, legend: bool = True, ax: 
     mark_saddles(ax, np.array([[peak, top]]))
     mark_minima(ax, np.column_stack([arclength[[0, -1]], bottoms]), ends)
     low, high = min(0.0, float(bottoms.min())), float(top)
-    ax.set_ylim(low - 0.16 * (high - low), high + 0.14 * (high - low))
+    ax.set_ylim(low - 0.2 * (high - low), high + 0.14 * (high - low))
     settled = "" if analysis.paths.converged[path] else " (not settled)"
     label_axes(ax, "distance along the path", "energy ($kT$)", f"{ends[0]}-{ends[1]} over saddle {saddle}{settled}")
     if legend:
@@ -128,7 +129,7 @@ def _barriers(
                             arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 0.8,
                                         "shrinkA": 0, "shrinkB": 3})  # fmt: skip
         label = ax.annotate(
-            f"{top - bottom:.3g} $kT$", (x, bottom), (-4 if side == 0 else 4, -3), textcoords="offset points",
+            f"{top - bottom:.3g} $kT$", (x, bottom), (-4 if side == 0 else 4, -7), textcoords="offset points",
             ha="right" if side == 0 else "left", va="top", fontsize=SMALL, zorder=4,
         )  # fmt: skip
         arrows.append(arrow)
@@ -212,7 +213,14 @@ def _bands(ax: Axes, x: Array, where: Array, color: Any) -> tuple[Any, ...]:
     )
 
 
-def plot_profiles(analysis: Analysis, *, most: int = 12, figure: Any = None) -> tuple[ProfileArtists, ...]:
+def profile_shape(n_paths: int, most: int = MOST_PANELS) -> tuple[int, int]:
+    """Rows and columns of the panels of `plot_profiles`."""
+    count = min(n_paths, most)
+    columns = 1 if count <= 1 else 2 if count in (2, 4) else 3
+    return max(1, math.ceil(count / columns)), columns
+
+
+def plot_profiles(analysis: Analysis, *, most: int = MOST_PANELS, figure: Any = None) -> tuple[ProfileArtists, ...]:
     """Every path in a panel of its own, those over the lowest saddles first, all on one scale of energy.
 
     most : panels. figure : to draw in, a new one by default. UsageError where there is no path.
@@ -222,8 +230,7 @@ def plot_profiles(analysis: Analysis, *, most: int = 12, figure: Any = None) -> 
     chosen = np.argsort(analysis.paths.saddle, kind="stable")[:most].tolist()  # saddles are numbered from the lowest
     if not chosen:
         raise UsageError("there is no path to draw: a path joins two states over a saddle")
-    columns = 1 if len(chosen) == 1 else 2 if len(chosen) in (2, 4) else 3
-    rows = math.ceil(len(chosen) / columns)
+    rows, columns = profile_shape(len(analysis.paths.saddle), most)
     if figure is None:
         figure = Figure(figsize=(3.4 * columns, 2.7 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+NAMED = 6  # states in the legend
 OUTER = "#8c8c8c"  # the level around all states
 
 
@@ -115,7 +116,7 @@ def plot_volume(
         surfaces.append(
             ax.plot_trisurf(
                 *mesh.vertices.T, triangles=mesh.faces, color=color, alpha=0.11 if mesh.state < 0 else 0.45,
-                linewidth=0, antialiased=False, lightsource=LIGHT, zorder=number / max(1, len(meshes)), rasterized=True,
+                linewidth=0, antialiased=True, lightsource=LIGHT, zorder=number / max(1, len(meshes)), rasterized=True,
             )
         )  # fmt: skip
     paths = mark_paths(ax, [plane.project(path) for path in analysis.paths.images[shown_paths(analysis)]])
@@ -137,11 +138,13 @@ def _far_to_near(meshes: tuple[Mesh, ...], view: tuple[float, float]) -> tuple[M
 
 
 def _legend(analysis: Analysis, meshes: tuple[Mesh, ...]) -> list[Any]:
+    wells = sorted((mesh for mesh in meshes if mesh.state >= 0), key=lambda mesh: mesh.state)
     handles: list[Any] = [
         Patch(color=(*state_color(mesh.state), 0.5), label=f"state {mesh.state}: below {mesh.kt[0]:.2g} $kT$")
-        for mesh in sorted(meshes, key=lambda mesh: mesh.state)
-        if mesh.state >= 0
-    ][:6]
+        for mesh in wells[:NAMED]
+    ]
+    if len(wells) > NAMED:
+        handles.append(Patch(color="none", label=f"and {len(wells) - NAMED} more states"))
     handles += [Patch(color=OUTER, alpha=0.35, label=f"{mesh.kt[0]:g} $kT$") for mesh in meshes if mesh.state < 0]
     if len(analysis.paths.images):
         handles += [path_handle("minimum energy path"), saddle_handle("saddle")]

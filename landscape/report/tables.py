@@ -153,8 +153,10 @@ def checks_table(checks: Checks, unit: str) -> str:
         Column("from"), Column("to"), Column(f"formula (1/{unit})"), Column(f"reference (1/{unit})"),
         Column("lower end", "of the reference's interval"), Column("upper end", "of the reference's interval"),
         Column("formula / reference"), Column("method", words=True), Column("verdict", words=True),
-        Column("reason", words=True), Column("what would decide", words=True),
+        Column("reason", words=True),
     ]  # fmt: skip
+    undecided = bool((np.array(checks.effort) != "").any())
+    columns += [Column("what would decide", words=True)] if undecided else []
     better = checks.log_corrected - checks.log_reference
     corrected = bool((np.array(checks.correction) != "").any())
     if corrected:
@@ -169,7 +171,7 @@ def checks_table(checks: Checks, unit: str) -> str:
             *(number(int(state)) for state in checks.pairs[k]), log_number(checks.log_formula[k]),
             log_number(checks.log_reference[k]), *(log_number(end) for end in checks.log_interval[k].tolist()),
             _ratio(checks.log_ratio[k]), Cell(checks.method[k]), Cell(checks.verdict[k]),
-            Cell(checks.reason[k]), Cell(checks.effort[k]),
+            Cell(checks.reason[k]), *([Cell(checks.effort[k])] if undecided else []),
             *([Cell(checks.correction[k]), _ratio(better[k])] if corrected else []),
             *([number(checks.time_step_factor[k], 3)] if stepped else []),
         ]
