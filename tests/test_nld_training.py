@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape.dynamics import from_metadata
+from landscape.dynamics import Overdamped, from_metadata
 from landscape.energy import load_energy
 from nld_models.checkpoint import load_model, read_file, write_file
 from nld_models.config import TrainingConfig, read_config
@@ -412,3 +412,24 @@ def test_damaged_model_files(data: SequenceData, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"m\.safetensors") as caught:
             load_model(path)
         assert "\n" not in str(caught.value), name
+
+
+def test_a_rotation_is_learned_from_what_rotates() -> None:
+    """z' = -A z with eigenvalues -.15 +- .6 i, noise that keeps a unit Gaussian, seen with noise .1: the learned drift
+    turns as fast within 25 %, on every seed. A model without a rotation has real eigenvalues."""
+    rng, decay, angle = np.random.default_rng(0), np.exp(-0.15), 0.6
+    turn = decay * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    z = np.empty((200, 60, 2))
+    z[:, 0] = rng.normal(size=(200, 2))
+    for k in range(1, 60):
+        z[:, k] = z[:, k - 1] @ turn.T + np.sqrt(1 - decay**2) * rng.normal(size=(200, 2))
+    data = SequenceData.from_padded(z + 0.1 * rng.normal(size=z.shape)).standardise()
+    model = ModelConfig(prior="rotated", decoder="linear", energy=ENERGY, context=12)
+    config = TrainingConfig(seeds=2, iterations=200, batch=24, window=31, partition_points=256, learning_rate=2e-2)
+    saved, result = train(data, model, config)
+    assert not result.stopped
+    for k in range(2):
+        energy, dynamics = to_landscape(saved.model, k)
+        assert isinstance(dynamics, Overdamped)
+        drift = -dynamics.mobility(2) @ energy.hessian(np.zeros((1, 2)))[0]
+        assert np.abs(np.linalg.eigvals(drift).imag).max() == pytest.approx(angle, rel=0.25)
