@@ -231,7 +231,8 @@ def _stack(
     fullest = max((found for _, found, _, _ in panels), key=lambda found: found.n_states)
     lines = max((posterior.lines for _, posterior in drawn), key=len)
     handles = [*state_legend(fullest), *lines]
-    figure.legend(handles=handles, loc="outside lower center", fontsize=SMALL, frameon=False, ncol=3)
+    columns = 3 if any(plane is not None for *_, plane in panels) else 6  # the axes of a plane have long names
+    figure.legend(handles=handles, loc="outside lower center", fontsize=SMALL, frameon=False, ncol=columns)
     return drawn
 
 
