@@ -203,7 +203,7 @@ def _add_experiment(commands: Any) -> None:
         "the published values. Seeds that the folder holds already are not trained again; an interrupted run goes on.",
     )
     experiment.add_argument("number", type=int, choices=(1, 2), metavar="1|2")
-    experiment.add_argument("--dynamics", choices=("overdamped",), default="overdamped")
+    experiment.add_argument("--dynamics", choices=("overdamped", "underdamped", "rotated"), default="overdamped")
     experiment.add_argument("--noise", choices=("easy", "medium", "hard"), default="medium")
     experiment.add_argument("--seeds", type=_natural, default=10, metavar="N", help="default 10")
     experiment.add_argument("--first-seed", type=_natural, default=0, metavar="S", help="default 0")

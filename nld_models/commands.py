@@ -161,9 +161,8 @@ def run_experiment_command(arguments: argparse.Namespace) -> Answer:
     folder = arguments.output or Path(f"experiment-{what.number}-{what.dynamics}-{what.noise}")
     torch.set_num_threads(1)
     given = {"model": {}, "training": {}} if arguments.config is None else read_config(arguments.config)
-    document = run_experiment(
-        what, folder, ModelConfig(**given["model"]), TrainingConfig(**given["training"]), _say
-    )  # fmt: skip
+    model = ModelConfig(**{**given["model"], "prior": arguments.dynamics})
+    document = run_experiment(what, folder, model, complete(model, given["training"]), _say)
     return document, experiment_text(document)
 
 
