@@ -194,6 +194,8 @@ def run_plot(arguments: argparse.Namespace) -> Answer:
     for path in [output / f"{name}.{form}" for name in PICTURES] if every else [output]:
         if path.exists() and not arguments.force:
             raise UsageError(f"{path} exists; give another place with -o, or replace it with --force")
+    if not every and not output.parent.is_dir():
+        raise UsageError(f"{output} cannot be written: there is no folder {output.parent}")
     if arguments.sequence is not None and arguments.data is None:
         raise UsageError("--sequence is of sequences: give DATA after MODEL")
     torch.set_num_threads(1)

@@ -302,6 +302,13 @@ def test_a_stopped_seed_is_marked_where_it_stopped() -> None:
     assert figure.get_suptitle() == "Training, 50 of 80 steps"
 
 
+def test_of_many_seeds_those_that_stopped_are_named() -> None:
+    curves = Curves(np.arange(20, 32), {"loss": np.ones((12, 4))}, (Stopped(31, 2, "loss not finite", 0),), 4)
+    figure = plot_curves(curves)["loss"].ax.figure
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words[:9] == [*(f"seed {seed}" for seed in range(20, 27)), "seed 31, stopped", "and 4 more seeds"]
+
+
 def test_the_running_mean_by_hand() -> None:
     values = np.array([1.0, 2.0, 6.0, np.nan, 5.0])
     np.testing.assert_allclose(running_mean(values, 2), [1.5, 3.0, 4.0, np.nan, 5.0])

@@ -171,10 +171,12 @@ def _show_most(ax: Any, values: Array) -> None:
 def _legend(drawn: CurveArtists, curves: Curves) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = list(drawn.means.values())
-    if len(handles) > NAMED_SEEDS:
-        more = len(handles) - NAMED_SEEDS
-        handles = [*handles[:NAMED_SEEDS], Line2D([], [], linestyle="", label=f"and {more} more seeds")]
+    stopped = {entry.seed for entry in curves.stopped}
+    named = sorted(drawn.means, key=lambda seed: seed not in stopped)[:NAMED_SEEDS]  # those that were stopped at least
+    handles: list[Any] = [line for seed, line in drawn.means.items() if seed in named]
+    if len(named) < len(drawn.means):
+        more = len(drawn.means) - len(named)
+        handles.append(Line2D([], [], linestyle="", label=f"and {more} more seed{'s' if more > 1 else ''}"))
     handles.append(Line2D([], [], color=INK, linewidth=1.4, label=f"running mean of {AVERAGED + 1} steps"))
     handles.append(Line2D([], [], color=INK, linewidth=0.5, alpha=0.4, label="each step"))
     if curves.stopped:

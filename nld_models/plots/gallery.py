@@ -214,6 +214,8 @@ def draw_pictures(
         if reason and name is None:
             left_out[picture.name] = reason
             continue
+        if not reason:
+            scene.progress(f"picture: {picture.name}")
         figure, text = picture.figure(scene)
         drawn[picture.name] = text, render(figure, form, picture.title, text, dpi)
     return drawn, left_out
