@@ -27,7 +27,7 @@ from landscape.plots.energy import plot_contour
 from landscape.plots.gallery import PICTURES
 from landscape.plots.grids import basin_shares, energy_grid, sublevel_field
 from landscape.plots.marks import mark_minima
-from landscape.plots.meshes import isosurface, surface_mesh
+from landscape.plots.meshes import cut_above, isosurface, surface_mesh
 from landscape.plots.picture import Scene, render
 from landscape.plots.planes import (
     Subspace,
@@ -322,6 +322,14 @@ def test_infinite_energies_are_grey_not_an_error() -> None:
 # surfaces and isosurfaces
 
 
+def _area(triangles: np.ndarray) -> float:
+    """Of triangles (n, 3, 3) as seen from above; none is turned over."""
+    (x1, y1), (x2, y2) = ((triangles[:, k] - triangles[:, 0])[:, :2].T for k in (1, 2))
+    signed = 0.5 * (x1 * y2 - x2 * y1)
+    assert (signed >= -1e-12).all()
+    return float(signed.sum())
+
+
 def test_surface_heights_are_energies(muller: tuple[Analysis, Energy]) -> None:
     analysis, energy = muller
     drawn = plot_surface(analysis, energy)
@@ -346,6 +354,12 @@ def test_surface_heights_are_energies(muller: tuple[Analysis, Energy]) -> None:
     np.testing.assert_allclose(mesh.kt, BETA * (energy.value(mesh.vertices[:, :2]) - analysis.states.energy[0]).clip(
         max=3 * limit / BETA), atol=1e-6)  # fmt: skip
     np.testing.assert_allclose(mesh.vertices[:, 2], np.minimum(mesh.kt, limit))
+    below = cut_above(mesh, limit)
+    used = np.unique(below.faces)
+    assert below.vertices[used, 2].max() == limit and np.isclose(below.kt[used].max(), limit)
+    area = _area(mesh.vertices[mesh.faces[(mesh.kt[mesh.faces] <= limit).all(1)]])
+    touched = _area(mesh.vertices[mesh.faces[(mesh.kt[mesh.faces] <= limit).any(1)]])
+    assert area < _area(below.vertices[below.faces]) < touched
     # an open sheet: V - E + F = 1
     edges = np.unique(np.sort(mesh.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     assert len(mesh.vertices) - len(edges) + len(mesh.faces) == 1

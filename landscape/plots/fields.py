@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -207,7 +207,9 @@ def _draw(
 
 def _name(ax: Axes, title: str, levels: Levels, above: QuadContourSet | None) -> None:
     label_axes(ax, "$x_1$", "$x_2$", title)
-    handles = [Line2D([], [], color=INK, linewidth=0.6, alpha=0.6, label=f"energy, every {levels.step:g} $kT$")]
+    handles: list[Any] = [
+        Line2D([], [], color=INK, linewidth=0.6, alpha=0.6, label=f"energy, every {levels.step:g} $kT$")
+    ]
     handles += [] if above is None else [Patch(color=UNREACHABLE, label=f"above {levels.limit:g} $kT$")]
     legend_below(ax, handles)
 

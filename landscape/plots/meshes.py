@@ -41,6 +41,30 @@ def surface_mesh(grid: EnergyGrid, every: int = 2) -> Mesh:
     return Mesh(vertices, faces, kt.ravel())
 
 
+def cut_above(mesh: Mesh, limit: float) -> Mesh:
+    """The part of a surface mesh at or below `limit` (kT): triangles that reach above it end there.
+
+    Vertices that no triangle needs any more stay in their places.
+    """
+    above = mesh.kt[mesh.faces] > limit
+    count = above.sum(axis=1)
+    vertices, faces, total = [mesh.vertices], [mesh.faces[count == 0]], len(mesh.vertices)
+    for high in (1, 2):
+        rows = count == high
+        # the corner that is alone on its side, then the two others in their order
+        alone = (above[rows] if high == 1 else ~above[rows]).argmax(axis=1)
+        a, b, c = np.take_along_axis(mesh.faces[rows], (alone[:, None] + np.arange(3)) % 3, axis=1).T
+        for other in (b, c):
+            part = ((limit - mesh.kt[a]) / (mesh.kt[other] - mesh.kt[a]))[:, None]
+            cut = mesh.vertices[a] + part * (mesh.vertices[other] - mesh.vertices[a])
+            vertices.append(np.column_stack([cut[:, :2], np.full(len(a), limit)]))
+        p, q = total + np.arange(len(a)), total + len(a) + np.arange(len(a))
+        total += 2 * len(a)
+        faces += [np.stack([p, b, c], -1), np.stack([p, c, q], -1)] if high == 1 else [np.stack([a, p, q], -1)]
+    new = np.full(total - len(mesh.vertices), limit)
+    return Mesh(np.concatenate(vertices), np.concatenate(faces), np.concatenate([mesh.kt, new]), mesh.state)
+
+
 def isosurface(grid: EnergyGrid, level: float, field: Array | None = None, state: int = -1) -> Mesh | None:
     """The surface {field = level} in a 3-D subspace, by marching cubes; None where the field does not cross the level.
 

@@ -127,7 +127,8 @@ def _faces(grid: EnergyGrid, every: int) -> tuple[list[Array], Array]:
     colors[..., :3] *= (DARKEST + (1 - DARKEST) * np.clip(light.reshape(steep.shape) / steep, 0, 1))[..., None]
     shown = ~above.all(axis=-1)
     polygons = [
-        _cut(cell, limit) if over else cell for cell, over in zip(cells[shown], above[shown].any(axis=-1), strict=True)
+        _cut(cell, limit) if over else cell
+        for cell, over in zip(cells[shown], np.count_nonzero(above[shown], axis=-1), strict=True)
     ]
     return polygons, colors[shown]
 

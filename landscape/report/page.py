@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from html import escape
@@ -156,7 +157,8 @@ def _view(view: View) -> str:
 def _left_out(missing: list[tuple[str, str]]) -> str:
     if not missing:
         return ""
-    rows = "".join(f"<li>{escape(title)}: {escape(reason)}.</li>" for title, reason in missing)
+    texts = [re.sub("`([^`]*)`", r"<code>\1</code>", escape(reason)) for _, reason in missing]
+    rows = "".join(f"<li>{escape(title)}: {text}.</li>" for (title, _), text in zip(missing, texts, strict=True))
     return f'<h3>Pictures that are not here</h3><ul class="note">{rows}</ul>'
 
 

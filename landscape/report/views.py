@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -12,14 +12,16 @@ from matplotlib.colors import to_hex
 
 from landscape.errors import UsageError
 from landscape.plots.grids import EnergyGrid
-from landscape.plots.meshes import Mesh, surface_mesh
+from landscape.plots.meshes import Mesh, cut_above, surface_mesh
 from landscape.plots.picture import Scene
+from landscape.plots.planes import viewing_direction
 from landscape.plots.style import INK, KT_COLORMAP, SADDLE, state_color
 from landscape.plots.volume import contour_meshes
 from landscape.store import Analysis
 
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
-CAMERA = {"eye": {"x": -0.85, "y": -1.65, "z": 1.6}}
+STEEP = (60.0, -62.0)  # elevation and azimuth, degrees, from where no well hides behind its rim
+DISTANCE = 2.35  # of the eye, in plotly's units of the box
 EXTRA = 'views that turn need plotly: install it with pip install "learned-landscape[report]"'
 
 
@@ -66,8 +68,7 @@ def three_d_views(scene: Scene, progress: Callable[[str], None]) -> list[View]:
 
 def _surface(analysis: Analysis, grid: EnergyGrid) -> View:
     levels, plane = grid.levels, grid.subspace
-    mesh = surface_mesh(grid)
-    mesh = replace(mesh, faces=mesh.faces[(mesh.kt[mesh.faces] < levels.limit).any(axis=1)])  # no lid at the limit
+    mesh = cut_above(surface_mesh(grid), levels.limit)  # no lid at the limit
     traces = [
         _mesh(
             mesh, intensity=np.minimum(mesh.kt, levels.limit).astype(np.float32), colorscale=_colorscale(),
@@ -75,13 +76,13 @@ def _surface(analysis: Analysis, grid: EnergyGrid) -> View:
             colorbar={"title": {"text": "kT"}, "len": 0.6}, hovertemplate="%{z:.2f} kT<extra></extra>",
         )
     ]  # fmt: skip
-    lift = 0.01 * levels.limit  # so that lines on the surface are seen
+    lift = 0.02 * levels.limit  # so that lines on the surface are seen
     images = zip(analysis.paths.images, analysis.paths.energy, strict=True)
     lines = [np.column_stack([plane.project(x), levels.kt(e) + lift]) for x, e in images]
     known = (analysis.saddles.joins >= 0).all(axis=1)
     saddles = np.column_stack([plane.project(analysis.saddles.x), levels.kt(analysis.saddles.energy) + lift])[known]
     minima = np.column_stack([plane.project(analysis.states.x), levels.kt(analysis.states.energy) + lift])
-    traces += _marks(lines, saddles, minima)
+    traces += _marks(lines, saddles, minima, "white")  # wells are dark
     text = (
         f"Energy over {plane.name} in kT above the lowest minimum, cut at {levels.limit:g} kT, with "
         f"{len(minima)} minima, {len(saddles)} saddles and {len(lines)} minimum energy paths. Drag to turn, pinch or "
@@ -89,8 +90,8 @@ def _surface(analysis: Analysis, grid: EnergyGrid) -> View:
     )
     axes = [*map(_plain, plane.labels), "energy (kT)"]
     spans = [float(np.ptp(tick)) for tick in grid.ticks]
-    aspect = {"x": spans[0] / max(spans), "y": spans[1] / max(spans), "z": 0.6}
-    return View("Energy surface", text, _figure("surface", text, traces, axes, aspect))
+    aspect = {"x": spans[0] / max(spans), "y": spans[1] / max(spans), "z": 0.45}
+    return View("Energy surface", text, _figure("surface", text, traces, axes, aspect, STEEP))
 
 
 def _volume(analysis: Analysis, grid: EnergyGrid) -> View:
@@ -105,16 +106,16 @@ def _volume(analysis: Analysis, grid: EnergyGrid) -> View:
                             hoverinfo="name"))  # fmt: skip
     known = (analysis.saddles.joins >= 0).all(axis=1)
     lines = [space.project(path) for path in analysis.paths.images]
-    traces += _marks(lines, space.project(analysis.saddles.x[known]), space.project(analysis.states.x))
+    traces += _marks(lines, space.project(analysis.saddles.x[known]), space.project(analysis.states.x), INK)
     levels = ", ".join(f"state {mesh.state} below {mesh.kt[0]:.3g} kT" for mesh in meshes if mesh.state >= 0)
     text = f"Isosurfaces of the energy in {space.name}: {levels or 'one level'}" + "".join(
         f"; around all {mesh.kt[0]:g} kT" for mesh in meshes if mesh.state < 0
     )
     spans = [float(np.ptp(tick)) for tick in grid.ticks]
     aspect = {name: span / max(spans) for name, span in zip("xyz", spans, strict=True)}
-    return View(
-        "Isosurfaces", f"{text}.", _figure("isosurfaces", text, traces, list(map(_plain, space.labels)), aspect)
-    )
+    view = viewing_direction(space.project(analysis.states.x))
+    axes = [_plain(label) for label in space.labels]
+    return View("Isosurfaces", f"{text}.", _figure("isosurfaces", text, traces, axes, aspect, view))
 
 
 def _mesh(mesh: Mesh, **appearance: Any) -> Any:
@@ -126,7 +127,8 @@ def _mesh(mesh: Mesh, **appearance: Any) -> Any:
     return Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lighting={"ambient": 0.75, "specular": 0.05}, **appearance)
 
 
-def _marks(lines: Sequence[np.ndarray], saddles: np.ndarray, minima: np.ndarray) -> list[Any]:
+def _marks(lines: Sequence[np.ndarray], saddles: np.ndarray, minima: np.ndarray, ink: str) -> list[Any]:
+    """ink : of the numbers of the states."""
     from plotly.graph_objects import Scatter3d
 
     traces = []
@@ -145,21 +147,33 @@ def _marks(lines: Sequence[np.ndarray], saddles: np.ndarray, minima: np.ndarray)
     traces.append(
         Scatter3d(
             x=x, y=y, z=z, mode="markers+text" if len(minima) <= 40 else "markers", text=names, name="minima",
-            textposition="top center", marker={"size": 7, "color": colors, "line": {"color": INK, "width": 1}},
+            textposition="top center", textfont={"color": ink, "size": 15},
+            marker={"size": 7, "color": colors, "line": {"color": INK, "width": 1}},
             hovertemplate="state %{text}<extra></extra>",
         )
     )  # fmt: skip
     return traces
 
 
-def _figure(name: str, text: str, traces: Sequence[Any], axes: Sequence[str], aspect: dict[str, float]) -> str:
+def _figure(
+    name: str,
+    text: str,
+    traces: Sequence[Any],
+    axes: Sequence[str],
+    aspect: dict[str, float],
+    view: tuple[float, float],
+) -> str:
+    """The element with a figure in it. view : elevation and azimuth from which it is seen first."""
     from plotly.graph_objects import Figure
 
+    e, a = np.radians(view)
+    eye = DISTANCE * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+    camera = {"eye": dict(zip("xyz", eye.tolist(), strict=True))}
     scene = {f"{axis}axis": {"title": {"text": title}} for axis, title in zip("xyz", axes, strict=True)}
     figure = Figure(traces)
     figure.update_layout(
         template="none", margin={"l": 0, "r": 0, "t": 0, "b": 0}, uirevision=name, legend={"x": 0, "y": 1},
-        scene={**scene, "aspectmode": "manual", "aspectratio": aspect, "dragmode": "turntable", "camera": CAMERA},
+        scene={**scene, "aspectmode": "manual", "aspectratio": aspect, "dragmode": "turntable", "camera": camera},
         hoverlabel={"namelength": -1},
     )  # fmt: skip
     drawing = figure.to_html(
