@@ -119,7 +119,12 @@ def run_evaluate(arguments: argparse.Namespace) -> Answer:
         "lag": LAG,
         "seeds": [plain({f.name: getattr(row, f.name) for f in fields(row)}) for row in results],
     }
-    return document, _evaluation_text(results, data.labels is not None, transition is not None)
+    text = _evaluation_text(results, data.labels is not None, transition is not None)
+    resolved = saved.document.get("resolved") or []
+    coarse = [str(seed) for seed, fine in zip(saved.model.seeds, resolved, strict=False) if not fine]
+    if coarse:
+        text += f"\nseeds {', '.join(coarse)} were trained with a time step too long for their energy"
+    return document, text
 
 
 def run_segment(arguments: argparse.Namespace) -> Answer:

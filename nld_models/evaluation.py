@@ -102,13 +102,16 @@ def evaluate(
     if transition is not None and (transition.ndim != 2 or transition.shape[0] != transition.shape[1]):
         raise DataError(f"a transition matrix is square, got {transition.shape}")
     report = progress or (lambda text: None)
-    means, sds = encode(saved, data)
+    means, _ = encode(saved, data)
+    seen = saved.standardised(data)
+    generator = torch.Generator().manual_seed(seed)
+    draws = saved.model.draw(torch.from_numpy(seen.values), torch.from_numpy(seen.mask), generator).double().numpy()
     results = []
     for k, trained in enumerate(saved.model.seeds):
         report(f"seed {trained} ({k + 1} of {len(saved.model.seeds)}): states")
         states = find_states(saved.model, k, seed=seed)
         report(f"seed {trained}: {states.n_states} states; segmentation, weights, rates")
-        results.append(_Seed(saved, k, states, data, transition).evaluate(means[k], sds[k], n_paths, seed))
+        results.append(_Seed(saved, k, states, data, transition).evaluate(means[k], draws[k], n_paths, seed))
     return tuple(results)
 
 
@@ -158,9 +161,9 @@ class _Seed:
         else:
             self.n_true = 0 if data.labels is None else int(data.labels.max()) + 1
 
-    def evaluate(self, mean: np.ndarray, sd: np.ndarray, n_paths: int, seed: int) -> SeedEvaluation:
+    def evaluate(self, mean: np.ndarray, drawn: np.ndarray, n_paths: int, seed: int) -> SeedEvaluation:
+        """From posterior means and one posterior sample, (n, T, d) each."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = mean + sd * torch.randn(mean.shape, generator=generator, dtype=torch.float64).numpy()
         labels = label_frames(self.states, mean, self.data)
         order, (accuracy, spread) = self._match(labels)
         sample_accuracy = self._accuracy(label_frames(self.states, drawn, self.data), order)

@@ -48,8 +48,12 @@ class FlatNetwork:
 
     def hessians(self, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """(n, d) -> (n, d, d)."""
+
+        def at(point: torch.Tensor) -> torch.Tensor:
+            return self.energy(v, point[None])[0]
+
         # Reverse over reverse: forward mode would compile with a deprecated part of torch.
-        return vmap(jacrev(grad(lambda point: self.energy(v, point[None])[0])))(x)
+        return vmap(jacrev(grad(at)))(x)
 
     def gradient_rows(self, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Derivatives of grad E at x by the parameters: (n, d, p)."""

@@ -71,7 +71,7 @@ def test_a_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 BAD = {
     "no command": ([], "COMMAND"),
-    "no source": (["data"], "1|2|FILE"),
+    "no source": (["data"], "spirals|FILE"),
     "missing file": (["data", "nowhere.npz"], "nowhere.npz: No such file"),
     "foreign suffix": (["data", "notes.txt"], ".npy, .npz, .csv"),
     "truncated": (["data", "short.npz"], "short.npz: not a readable .npz file"),
@@ -83,7 +83,7 @@ BAD = {
     "no sequences": (["data", "1", "--sequences", "0"], "at least one sequence"),
     "folder missing": (["data", "1", "--sequences", "2", "-o", "none/x.npz"], "cannot write"),
     "wrong output": (["data", "1", "--sequences", "2", "-o", "x.csv"], ".npz"),
-    "flag of the other kind": (["data", "words.csv", "--seed", "1"], "--seed is for experiments"),
+    "flag of the other kind": (["data", "words.csv", "--seed", "1"], "--seed is for data that are made"),
     "flag of files": (["data", "1", "--missing", "mask"], "--missing is for files"),
 }
 
