@@ -165,7 +165,15 @@ def smaller(data: bytes) -> Image.Image:
     found = image.quantize(256 - len(states), kmeans=3).getpalette()
     palette = Image.new("P", (1, 1))
     palette.putpalette([*found[: 3 * (256 - len(states))], *states.round().astype(int).ravel().tolist()])
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+    return whitened(image.quantize(palette=palette, dither=Image.Dither.NONE))
+
+
+def whitened(image: Image.Image) -> Image.Image:
+    """The palette's entries next to white made white: the background must not be darker than the page."""
+    colors = np.array(image.getpalette()).reshape(-1, 3)
+    colors[colors.min(axis=1) >= 249] = 255
+    image.putpalette(colors.ravel().tolist())
+    return image
 
 
 def write_gallery(docs: Path) -> None:
