@@ -23,9 +23,8 @@ class CountedRates:
     """Rates between n cores at one time step, or several taken together. (n, n) with rows from, columns to.
 
     rates, standard_error (n, n), interval (n, n, 2) : 1/time; 0 with the interval [0, upper] where nothing was counted.
-    counts (n, n), time (n,) : transitions and times seen, whose ratio is not quite the rate (`Tally`). transit (n, n) :
-    part of the time with last core i spent between the last visit to it and the next one, to another core j.
-    trajectories : that were counted. diverged : that were lost to overflow.
+    counts (n, n), time (n,) : N_ij and T_i. transit (n, n) : part of T_i spent between the last visit to core i and the
+    next one, to another core j. trajectories : that were counted. diverged : that were lost to overflow.
     """
 
     rates: np.ndarray
@@ -43,76 +42,51 @@ class CountedRates:
 
 
 class Tally:
-    """Sums over trajectories, from which rates and their variances follow.
-
-    A sojourn in state i begins when core i is entered after another one and ends when another one is entered. What
-    happens in its first part, up to an age at which memory is lost, is `early`, the rest `late`. Short runs see many
-    sojourns begin and few end, so that late exits N' and late time T' stand for all w = (M - N) / N' of them, with M
-    sojourns begun and N ended early:
-
-        k_ij = (N_ij + w N'_ij) / (T_i + w T'_i),
-
-    which is transitions over time if every sojourn is followed to its end, and has neither the bias of young sojourns
-    (too few exits) nor that of old ones alone (on the triple well 1 kT deep, 22 % too many).
-    """
+    """Sums over trajectories r of N, N^2, N T, T, T^2, from which rates and their variances follow, and of transits."""
 
     def __init__(self, n: int) -> None:
-        self.begun, self.trajectories, self.diverged = np.zeros(n), 0, 0
-        self.count, self.time, self.transit = np.zeros((2, n, n)), np.zeros((2, n)), np.zeros((2, n, n))
-        # products, summed over trajectories, of early and late counts i -> j and early and late time in i
-        self.products = np.zeros((n, n, 4, 4))
+        self.count, self.count_square, self.count_time = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
+        self.time, self.time_square, self.transit = np.zeros(n), np.zeros(n), np.zeros((n, n))
+        self.trajectories, self.diverged = 0, 0
 
     def add(
-        self, begun: np.ndarray, counts: np.ndarray, times: np.ndarray, transit: np.ndarray, finite: np.ndarray
+        self, core: np.ndarray, counts: np.ndarray, times: np.ndarray, transit: np.ndarray, finite: np.ndarray
     ) -> None:
-        """begun (r, n) sojourns; counts (r, 2, n, n), times (r, 2, n), transit (r, 2, n, n), of exits early and late;
-        finite (r,) : trajectories that did not overflow."""
-        counts, times, n = counts[finite], times[finite], begun.shape[1]
-        self.begun += begun[finite].sum(axis=0)
-        self.count += counts.sum(axis=0)
-        self.time += times.sum(axis=0)
-        self.transit += transit[finite].sum(axis=0)
-        spread = np.broadcast_to(times[..., None], (len(times), 2, n, n))
-        both = np.concatenate([counts, spread], axis=1)
-        self.products += np.einsum("raij,rbij->ijab", both, both)
+        """Trajectories that belong to one core (r,) each: counts (r, n) of exits from there to each core, times (r,),
+        transit (r, n); finite (r,) : those that did not overflow."""
+        core, counts, times = core[finite], counts[finite], times[finite]
+        for total, part in (
+            (self.count, counts), (self.count_square, counts**2), (self.count_time, counts * times[:, None]),
+            (self.time, times), (self.time_square, times**2), (self.transit, transit[finite]),
+        ):  # fmt: skip
+            np.add.at(total, core, part)
         self.trajectories += int(finite.sum())
         self.diverged += int((~finite).sum())
 
     def __add__(self, other: Tally) -> Tally:
-        result = Tally(len(self.begun))
+        result = Tally(len(self.time))
         for name in vars(result):
             setattr(result, name, getattr(self, name) + getattr(other, name))
         return result
 
     def rates(self, confidence: float) -> CountedRates:
-        ended, late = self.count.sum(axis=2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weight = np.where(late > 0, np.maximum(1.0, (self.begun - ended) / late), 1.0)[:, None]
-        time = self.time.sum(axis=0)
-        total = self.time[0][:, None] + weight * self.time[1][:, None]
-        total = np.where(total > 0, total, np.nan)
-        count = self.count.sum(axis=0)
-        seen = self.count[0] + weight * self.count[1]
-        k = seen / total
-        part = np.stack([np.ones_like(k), np.broadcast_to(weight, k.shape), -k, -k * weight], axis=-1)
-        square = np.einsum("ija,ijab,ijb->ij", part, self.products, part)
+        total = np.where(self.time > 0, self.time, np.nan)[:, None]
+        k = self.count / total
+        square = self.count_square - 2 * k * self.count_time + k**2 * self.time_square[:, None]
         error = np.sqrt(np.maximum(square, 0)) / total
         tail = 0.5 * (1 - confidence)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # counts that are worth as much as these of unequal weight
-            worth = np.where(count > 0, seen**2 / (self.count[0] + weight**2 * self.count[1]), 0)
             # variance of the count over the Poisson one; from a handful of counts it cannot be told
-            excess = np.where(count >= 5, np.maximum(1.0, square * worth / seen**2), 1.0)
-            low = np.where(count > 0, k * chi2.ppf(tail, 2 * worth / excess) * excess / (2 * worth), 0)
-            high = k * chi2.ppf(1 - tail, 2 * worth / excess + 2) * excess / (2 * worth)
-            high = np.where(count > 0, high, chi2.ppf(1 - tail, 2) / (2 * time[:, None]))
+            spread = np.where(self.count >= 5, np.maximum(1.0, square / self.count), 1.0)
+            low = np.where(self.count > 0, chi2.ppf(tail, 2 * self.count / spread), 0) * spread / (2 * total)
+            high = chi2.ppf(1 - tail, 2 * self.count / spread + 2) * spread / (2 * total)
             width = np.exp(norm.ppf(1 - tail) * error / k)
-        many = count >= FEW_COUNTS
+        many = self.count >= FEW_COUNTS
         interval = np.stack([np.where(many, k / width, low), np.where(many, k * width, high)], axis=-1)
         diagonal = np.arange(len(k))
         k[diagonal, diagonal] = error[diagonal, diagonal] = interval[diagonal, diagonal] = 0
-        transit = (self.transit[0] + weight * self.transit[1]) / total
-        return CountedRates(k, error, interval, count.astype(int), time, transit, self.trajectories, self.diverged)
+        count, transit = self.count.astype(int), self.transit / total
+        return CountedRates(k, error, interval, count, self.time, transit, self.trajectories, self.diverged)
 
 
 class Detector:

@@ -29,11 +29,30 @@ SCHEMES = {"overdamped": ("heun", "euler"), "underdamped": ("baoab", "euler", "s
 
 @dataclass
 class Trajectories:
-    """Positions x (n, d), momenta p (n, d) or None, and grad E at x (n, d)."""
+    """Positions x (n, d), momenta p (n, d) or None, and grad E at x (n, d).
+
+    sense : 1 or -1 (n, 1), by which a rotation is multiplied, or None for 1.
+    """
 
     x: torch.Tensor
     p: torch.Tensor | None
     gradient: torch.Tensor
+    sense: torch.Tensor | None = None
+
+    def reversed(self) -> Trajectories:
+        """The same points in the process read backwards: momenta and rotation change their sign."""
+        p, sense = (None if part is None else -part for part in (self.p, self.sense))
+        return Trajectories(self.x, p, self.gradient, sense)
+
+    def where(self, rows: torch.Tensor, other: Trajectories) -> Trajectories:
+        """These trajectories in the rows (n,) that are true, the others elsewhere."""
+        mask = rows[:, None]
+
+        def chosen(one: torch.Tensor | None, two: torch.Tensor | None) -> torch.Tensor | None:
+            return None if one is None or two is None else torch.where(mask, one, two)
+
+        x, gradient = torch.where(mask, self.x, other.x), torch.where(mask, self.gradient, other.gradient)
+        return Trajectories(x, chosen(self.p, other.p), gradient, chosen(self.sense, other.sense))
 
 
 class Integrator:
@@ -71,15 +90,18 @@ class Integrator:
 
     def _overdamped(self, state: Trajectories, normal: torch.Tensor) -> Trajectories:
         h, kick = self.time_step, self.noise * normal
-        x = state.x - h * self._velocity(state.gradient) + kick
+        x = state.x - h * self._velocity(state.gradient, state.sense) + kick
         if self.scheme == "heun":
-            x = state.x - 0.5 * h * self._velocity(state.gradient + self.energy.gradient(x)) + kick
-        return Trajectories(x, None, self.energy.gradient(x))
+            x = state.x - 0.5 * h * self._velocity(state.gradient + self.energy.gradient(x), state.sense) + kick
+        return Trajectories(x, None, self.energy.gradient(x), state.sense)
 
-    def _velocity(self, gradient: torch.Tensor) -> torch.Tensor:
-        """(gamma^-1 + J) g, (n, d)."""
+    def _velocity(self, gradient: torch.Tensor, sense: torch.Tensor | None) -> torch.Tensor:
+        """(gamma^-1 + sense J) g, (n, d)."""
         straight = gradient / self.gamma
-        return straight if self.rotation is None else straight + gradient @ self.rotation.T
+        if self.rotation is None:
+            return straight
+        turned = gradient @ self.rotation.T
+        return straight + (turned if sense is None else sense * turned)
 
     def _underdamped(
         self, state: Trajectories, p: torch.Tensor, mass: torch.Tensor, normal: torch.Tensor

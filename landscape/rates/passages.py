@@ -2,10 +2,16 @@
 
     k_ij = N_ij / T_i,  N_ij transitions from last core i to next other core j, T_i the time with last core i.
 
-Trajectories run in one batch, in rounds of equal numbers from every core, so that exits from rare states are
-counted as well. Each starts from local equilibrium in its core, as if it had just entered it. Runs that are shorter
-than a stay in a state are made up for by its old age: after five relaxation times it is left at a constant rate
-(`counting.Tally`). Standard errors come from the differences between trajectories,
+Every trajectory belongs to one core and tells of exits from there alone: when it enters another core, the exit is
+counted and it goes on from its last point in its own core, with momenta (and a rotation) reversed. For a stationary
+process read backwards is the one with momenta and rotation reversed, so that the points at which core i is last seen
+on the way to j are those at which the reversed one enters it from j (W. E and E. Vanden-Eijnden, J. Stat. Phys. 123,
+503 (2006)). Entries thus have their stationary distribution, however shallow or rare the well; nothing slower than
+relaxation inside it is left, and after a burn-in E N_ij = k_ij E T_i for runs of any length, far shorter or longer than
+a stay. With a rotation only stays in its true sense count, half of all.
+
+Standard errors come from the differences between trajectories, which run in one batch, in rounds of equal numbers from
+every core:
 
     var k = sum_r (N_ij^r - k T_i^r)^2 / T_i^2,
 
@@ -32,15 +38,16 @@ from landscape.rates.counting import CountedRates, Detector, Tally, sample_cores
 from landscape.rates.integrators import Integrator, Trajectories, largest_frequency, relaxation_time
 
 STEP = {"overdamped": 0.1, "underdamped": 0.2}  # time step times the largest frequency
-MEMORY = 5.0  # relaxation times after which a sojourn has forgotten how it began
-FIRST_ROUND = 5.0  # times that; rounds then double, up to
+BURN_IN = 10.0  # relaxation times of the harmonic wells; near a saddle it takes longer
+SHORT_WAY = 2 / 3  # mean times under way, in burn-ins, above which (flat saddles, small cores in many dimensions)
+WAYS = 3.0  # such times are waited for instead
+FIRST_ROUND = 2.0  # burn-ins; rounds then double, up to
 LONGEST_ROUND = 2.0  # mean lifetimes of the shortest-lived core
 COMPARED = 20  # counts on both sides from which two estimates of a rate are compared
 FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transitions together
 MAIN_EXIT = 0.1  # part of a core's exits from which on a transition must reach the target error
 CHECK_EVERY = 100  # steps between looks at the clock
 CURVATURE_POINTS = 256
-TALLIED = 2_000_000  # pairs of cores times trajectories that are added up at once
 
 Progress = Callable[[float, str], None]
 
@@ -50,7 +57,7 @@ class PassageOptions:
     """target_error : relative standard error at which to stop, for each transition that carries a tenth or more of its
     core's exits. budget : seconds after which to stop in any case. trajectories : in one batch. time_step : None
     chooses .1 over the largest curvature (overdamped) or .2 over the largest frequency (underdamped) seen at 256
-    points in the cores and 256 points reached from there. confidence : of the intervals.
+    points before and 256 points after the burn-in. confidence : of the intervals.
     """
 
     target_error: float = 0.03
@@ -111,61 +118,47 @@ def _run(
     integrator: Integrator,
     detector: Detector,
     start: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor],
-    memory: float,
+    burn_in: float,
     length: float,
     generator: torch.Generator,
     deadline: float,
 ) -> tuple[Tally, torch.Tensor]:
-    """Run a batch for a time `length`, or beyond `memory` until the deadline. Returns the tally and the final x.
-
-    memory : the age from which on a sojourn counts as late.
-    """
-    state, last = integrator.init(start[0], start[1]), start[2].clone()
-    n, h = len(last), integrator.time_step
-    since, left = (torch.zeros(n, dtype=torch.float64, device=last.device) for _ in range(2))
-    sojourns: list[tuple[torch.Tensor, ...]] = []  # trajectory, core, next core, begin, last seen in the core, end
+    """Run a batch for burn_in + length, or until the deadline; count in the second part. Returns the final x too."""
+    core, h = start[2], integrator.time_step
+    n, cores = len(core), len(detector.center)
+    state = integrator.init(start[0], start[1])
+    if integrator.rotation is not None:  # stays last as long in either sense: in the long run each has half of the time
+        side = torch.randint(2, (n, 1), generator=generator, device=generator.device)
+        state = replace(state, sense=(2 * side - 1).to(state.x))
+    inner = state  # each trajectory when it was last in its core
+    first = math.ceil(burn_in / h)
+    counts, transit = (torch.zeros(n, cores, dtype=torch.float64, device=core.device) for _ in range(2))
+    times, left = (torch.zeros(n, dtype=torch.float64, device=core.device) for _ in range(2))
     now = 0.0
-    for step in range(math.ceil(length / h)):
-        if step % CHECK_EVERY == 0 and now > memory and time.perf_counter() > deadline:
+    for step in range(first + math.ceil(length / h)):
+        if step % CHECK_EVERY == 0 and step > first and time.perf_counter() > deadline:
             break
         state = integrator.step(state, generator)
         now = (step + 1) * h
+        counted = torch.ones_like(core, dtype=torch.bool) if state.sense is None else state.sense[:, 0] > 0
+        if step >= first:
+            times += counted * h
         label = detector.labels(state.x, state.p)
-        rows = torch.nonzero((label >= 0) & (label != last))[:, 0]
-        left[label == last] = now
-        if not len(rows):
+        inside = label == core
+        inner = state.where(inside, inner)
+        left[inside] = now
+        away = (label >= 0) & ~inside
+        if not away.any():
             continue
-        sojourns.append((rows, last[rows], label[rows], since[rows], left[rows], torch.full_like(since[rows], now)))
-        last[rows], since[rows], left[rows] = label[rows], now, now
-    rows = torch.arange(n, device=last.device)
-    sojourns.append((rows, last, torch.full_like(last, -1), since, left, torch.full_like(since, now)))
-    columns = [torch.cat(parts).cpu().numpy() for parts in zip(*sojourns, strict=True)]
-    return _tally(columns, memory, _finite(state).cpu().numpy(), len(detector.center)), state.x
-
-
-def _tally(sojourns: list[np.ndarray], memory: float, finite: np.ndarray, cores: int) -> Tally:
-    """Sojourns as the columns of `_run`: early and late parts. One that began too late for all of its early part to
-    be seen is left out, as its exit would be seen or not by its own doing."""
-    trajectory, core, following, begin, left, end = sojourns
-    whole, late, gone = begin + memory <= end.max(), end - begin > memory, following >= 0
-    tally, rows = Tally(cores), max(1, TALLIED // cores**2)
-    for low in range(0, len(finite), rows):
-        here = (trajectory >= low) & (trajectory < low + rows)
-        r = trajectory - low
-        n = min(rows, len(finite) - low)
-        begun, times = np.zeros((n, cores)), np.zeros((n, 2, cores))
-        counts, transit = np.zeros((n, 2, cores, cores)), np.zeros((n, 2, cores, cores))
-        first, second = here & whole, here & late
-        np.add.at(begun, (r[first], core[first]), 1)
-        np.add.at(times, (r[first], 0, core[first]), np.minimum(end - begin, memory)[first])
-        np.add.at(times, (r[second], 1, core[second]), (end - begin - memory)[second])
-        for age, mask in ((0, first & ~late & gone), (1, second & gone)):
-            where = (r[mask], age, core[mask], following[mask])
-            np.add.at(counts, where, 1)
-            # all of the way to the next core belongs to the exit, whenever it set out
-            np.add.at(transit, where, (end - left)[mask])
-        tally.add(begun, counts, times, transit, finite[low : low + rows])
-    return tally
+        if step >= first:
+            rows = torch.nonzero(away & counted)[:, 0]
+            counts[rows, label[rows]] += 1
+            transit[rows, label[rows]] += now - left[rows]
+        state = inner.reversed().where(away, state)
+        left[away] = now
+    tally = Tally(cores)
+    tally.add(*(t.cpu().numpy() for t in (core, counts, times, transit, _finite(state))))
+    return tally, state.x
 
 
 def _finite(state: Trajectories) -> torch.Tensor:
@@ -256,6 +249,8 @@ def rates_at_step(
 ) -> CountedRates:
     """Rates of the chain that `scheme` makes at a given time step, as it is: looked at once a step, and no halving.
 
+    Read backwards it is the same chain only up to its error in time, so that entries are a little off; see the module.
+
     UsageError for a scheme that is not of these dynamics, or a step that is not above 0.
     """
     options = options or PassageOptions()
@@ -289,16 +284,22 @@ def _rounds(
     smooth = not isinstance(dynamics, Overdamped) and cores.momentum_form is None
     noises = [i.noise if continuous and not smooth else None for i in integrators]
     detectors = [Detector(cores, energy, noise) for noise in noises]
-    memory = MEMORY * relaxation_time(energy, dynamics, cores.center)
-    length, began = FIRST_ROUND * memory, time.perf_counter()
+    burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
+    length, began = FIRST_ROUND * burn_in, time.perf_counter()
     number = max(1, round(options.trajectories / len(cores)))
     while True:
         for k, integrator in enumerate(integrators):
             start = sample_cores(energy, dynamics, cores, number if k == 0 else max(1, number // 2), generator)
             until = deadline - (deadline - time.perf_counter()) * (len(integrators) - 1 - k) / (len(integrators) - k)
-            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, memory, length, generator, until)[0]
+            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until)[0]
         together = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
         found = together.rates(options.confidence)
+        way = _longest_way(found)
+        if way > SHORT_WAY * burn_in and time.perf_counter() < deadline:
+            # what was counted lacks those that had not been long enough under way: begin again
+            tallies, burn_in = [Tally(len(cores)) for _ in integrators], WAYS * way
+            length = max(length, burn_in)
+            continue
         error = _worst_error(found)
         now = time.perf_counter()
         used = (now - began) / max(deadline - began, 1e-9)
@@ -310,6 +311,13 @@ def _rounds(
         exits = found.rates.sum(axis=1).max()
         if length * exits < LONGEST_ROUND:
             length *= 2
+
+
+def _longest_way(found: CountedRates) -> float:
+    """The longest mean time between the last visit to a core and the next one, over the main transitions."""
+    main = (found.counts >= COMPARED) & (found.counts >= MAIN_EXIT * found.counts.sum(axis=1, keepdims=True))
+    i, j = np.nonzero(main)
+    return float((found.transit[i, j] * found.time[i] / found.counts[i, j]).max(initial=0.0))
 
 
 def _worst_error(found: CountedRates) -> float:
@@ -348,13 +356,13 @@ def _compare(one: CountedRates, two: CountedRates) -> tuple[np.ndarray, bool]:
 
 
 def _chosen_step(energy: Energy, dynamics: Dynamics, cores: Cores, generator: torch.Generator, scheme: str) -> float:
-    """`STEP` over the largest frequency at points of the cores and at those reached from there."""
+    """`STEP` over the largest frequency at points of the cores and at those reached from there in a burn-in."""
     number = max(1, CURVATURE_POINTS // len(cores))
     start = sample_cores(energy, dynamics, cores, number, generator)
     fastest = largest_frequency(energy, dynamics, start[0])
     pilot = Integrator(energy, dynamics, scheme, STEP[dynamics.kind] / fastest)
-    memory = MEMORY * relaxation_time(energy, dynamics, cores.center)
-    reached = _run(pilot, Detector(cores, energy), start, memory, memory, generator, math.inf)[1]
+    burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
+    reached = _run(pilot, Detector(cores, energy), start, burn_in, 0.0, generator, math.inf)[1]
     reached = reached[reached.isfinite().all(1)]
     if len(reached):
         fastest = max(fastest, largest_frequency(energy, dynamics, reached))
