@@ -134,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
             "check",
             "every rate of a saved analysis beside an independent estimate, with a verdict",
             "Compare the rates of a saved analysis with independent ones (a grid, the Klein-Kramers operator, "
-            "simulated passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: the "
-            "exit code is 0.",
+            "simulated passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: "
+            "the exit code is 0.",
         )
     )
     _add_export(command("export", "the network of states for other programs"))

@@ -136,7 +136,7 @@ def _run(
     times, left = (torch.zeros(n, dtype=torch.float64, device=core.device) for _ in range(2))
     now = 0.0
     for step in range(first + math.ceil(length / h)):
-        if step % CHECK_EVERY == 0 and step > first and time.perf_counter() > deadline:
+        if step % CHECK_EVERY == 0 and step > 0 and time.perf_counter() > deadline:
             break
         state = integrator.step(state, generator)
         now = (step + 1) * h
