@@ -54,12 +54,10 @@ def save_energy(
     if target.suffix not in (".safetensors", ".pt2"):
         raise UsageError(f"an energy is saved as .safetensors or .pt2, not as {target.name!r}")
     probed = as_energy(energy, dim)
-    given = {
-        "dynamics": dynamics, "beta": beta, "gamma": gamma, "mass": mass, "rotation": rotation, "units": units,
-        "time_unit": time_unit,
-    }  # fmt: skip
+    given = {"dynamics": dynamics, "beta": beta, "gamma": gamma, "mass": mass, "units": units, "time_unit": time_unit}
+    turned = {} if rotation is None else {"rotation": _plain(rotation)}
     known = {key: value for key, value in probed.metadata.items() if key not in OWN_KEYS}
-    known |= dict(extra or {}) | {key: _plain(value) for key, value in given.items() if value is not None}
+    known |= dict(extra or {}) | turned | {key: _plain(value) for key, value in given.items() if value is not None}
     if clash := [key for key in OWN_KEYS if key in (extra or {})]:
         raise UsageError(f"extra metadata may not hold {', '.join(clash)}: the format writes it")
     data = {"dim": probed.dim} | {key: known.pop(key, None) for key in given} | known
