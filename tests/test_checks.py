@@ -18,7 +18,8 @@ from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.energy import Energy, load_energy
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork
-from landscape.rates import langer_rates, log_abs_determinant
+from landscape.rates import CountedRates, PassageRates, langer_rates, log_abs_determinant
+from landscape.rates.counting import Tally
 from landscape.store import Analysis
 
 DOUBLE_WELL = (np.array([[-1.0], [1.0]]), np.array([[0.0]]), [[0, 1]])
@@ -111,6 +112,60 @@ def test_the_effort_would_decide(ratio: float, sign: int) -> None:
         assert (verdict_of(r - narrow, r + narrow) == "undecided") is expected
     assert effort_factor(math.nan, -math.inf, 1.0) == math.inf
     assert "--budget" in effort_text(factor, 60.0) and "no budget" in effort_text(math.inf, 60.0)
+
+
+def test_a_handful_of_counts_is_no_doubt() -> None:
+    """Outside of the tolerance by fewer than 20 counts is undecided; the effort is that for 20, or for a verdict."""
+    assert verdict_of(0.3, 1.5, 19) == verdict_of(-1.5, -0.3, 0) == "undecided"
+    assert verdict_of(0.3, 1.5, 20) == verdict_of(0.3, 1.5) == "asymptotics doubtful"
+    assert verdict_of(-0.1, 0.1, 3) == "agrees"
+    assert effort_factor(0.9, 0.3, 1.5, 8) == pytest.approx(2.5)
+    assert effort_factor(0.2, -0.4, 0.8, 8) == effort_factor(0.2, -0.4, 0.8) > 20
+    assert effort_factor(math.nan, 0.5, math.inf, 0) == pytest.approx(20)
+    # the formula expects a hundredth of a count in a time in which none is seen
+    assert effort_factor(math.nan, math.log(0.01 / 3.7), math.inf, 0) == pytest.approx(2000)
+    assert "no budget" in effort_text(effort_factor(math.nan, -1000.0, math.inf, 0), 60.0)
+
+
+def counted(rate: float, number: int) -> CountedRates:
+    """Two states that were left at the same rate, so many times each, by one in a thousand of the trajectories."""
+    tally, n = Tally(2), 1000 * number
+    seen, time = np.repeat([1.0, 0.0], [number, n - number]), np.full(n, 1 / (1000 * rate))
+    for core in (0, 1):
+        exits = np.stack([seen * core, seen * (1 - core)], axis=1)
+        tally.add(np.full(n, core), exits, time, 0 * exits, np.ones(n, dtype=bool))
+    return tally.rates(0.95)
+
+
+@pytest.mark.parametrize("number", [10, 40])
+def test_verdicts_on_counted_rates(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Counts that are a fifth of what the formula says: undecided from 10 of them, doubtful from 40, timescale too."""
+    dynamics = Overdamped(10.0)
+    rate = 0.2 * math.sqrt(2) / (2 * math.pi) * math.exp(-10 / 4)
+    found = counted(rate, number)
+    assert found.rates[0, 1] == pytest.approx(rate) and (found.counts[~np.eye(2, dtype=bool)] == number).all()
+    same = np.full((2, 2), np.nan)
+    passages = PassageRates(found, found, found, same, True, "heun", 0.01, 1.0, True, "")
+    monkeypatch.setattr("landscape.checks.run.suitable_method", lambda dynamics, d, n: "simulation")
+    monkeypatch.setattr("landscape.checks.references.simulate_passages", lambda *given: passages)
+    done = checked("potential:double-well", dynamics, DOUBLE_WELL)
+    assert done.log_ratio == pytest.approx([math.log(5)] * 2) and (done.log_ratio_interval[:, 0] > TOLERANCE).all()
+    expected = "undecided" if number == 10 else "asymptotics doubtful"
+    assert {*done.verdict} == {expected}
+    assert all(text.startswith("about 2 times") if number == 10 else text == "" for text in done.effort)
+    assert done.timescale_verdict == (expected,) if number == 40 else done.timescale_verdict != ("agrees",)
+
+
+def test_time_that_ends_in_the_burn_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing counted, rates unknown: not checked, nor the factor of a time step, each with the reason."""
+    monkeypatch.setattr("landscape.checks.run.suitable_method", lambda dynamics, d, n: "simulation")
+    monkeypatch.setattr("landscape.checks.run.FEWEST_SECONDS", 1e-3)
+    done = checked("potential:double-well", Underdamped(6.0, 1.0), DOUBLE_WELL, budget=1e-3, time_step=0.1)
+    assert done.verdict == ("not checked", "not checked") and done.method == ("", "")
+    assert all("before trajectories" in reason and "larger budget" in reason for reason in done.reason)
+    assert np.isnan(done.log_reference).all() and done.timescale_verdict == ("not checked",)
+    assert np.isnan(done.time_step_factor).all() and "larger budget" in done.time_step_reason
+    assert Checks.from_record(json.loads(json.dumps(done.to_record()))).verdict == done.verdict
 
 
 @pytest.mark.parametrize("eps", QUARTIC)

@@ -49,7 +49,7 @@ def test_overdamped_rates_agree_with_the_grid() -> None:
     energy, dynamics = double_well(), Overdamped(6.0)
     cores = cores_of(energy, dynamics)
     exact = reference_rates(energy, dynamics, cores).rates
-    found = simulate_passages(energy, dynamics, cores, generator_of(1), PassageOptions(0.025, 60.0))
+    found = simulate_passages(energy, dynamics, cores, generator_of(1), PassageOptions(0.025, 60.0, 2000, 0.03))
     assert found.converged and found.reason == "" and found.compatible
     for i, j in ((0, 1), (1, 0)):
         error = found.estimate.standard_error[i, j]
@@ -102,7 +102,7 @@ def test_unequal_wells_are_counted_from_both_sides() -> None:
     cores = cores_of(energy, dynamics, minima)
     exact = reference_rates(energy, dynamics, cores)
     assert exact.populations[1] < 0.15
-    found = simulate_passages(energy, dynamics, cores, generator_of(4), PassageOptions(0.09, 60.0)).estimate
+    found = simulate_passages(energy, dynamics, cores, generator_of(4), PassageOptions(0.09, 60.0, 2000, 0.04)).estimate
     assert found.counts[1, 0] > 1.3 * found.counts[0, 1] > 130
     for i, j in ((0, 1), (1, 0)):
         assert abs(found.rates[i, j] - exact.rates[i, j]) < 4 * found.standard_error[i, j]
@@ -131,9 +131,9 @@ def test_a_long_step_is_noticed_and_its_effect_measured() -> None:
     assert not found.compatible and not found.converged and "shorter time step" in found.reason
     assert (found.estimate.rates == found.at_half_step.rates).all()
 
-    good = simulate_passages(energy, dynamics, cores, generator_of(6), PassageOptions(0.03, 60.0))
+    good = simulate_passages(energy, dynamics, cores, generator_of(6), PassageOptions(0.03, 60.0, 3000, 0.04))
     effect = time_step_effect(
-        energy, dynamics, cores, 0.34, generator_of(7), PassageOptions(0.03, 60.0), reference=good
+        energy, dynamics, cores, 0.34, generator_of(7), PassageOptions(0.02, 60.0), reference=good
     )
     assert effect.converged and effect.scheme == "euler"
     assert effect.factor[0, 1] == pytest.approx(effect.at_step.rates[0, 1] / good.estimate.rates[0, 1])
@@ -147,9 +147,9 @@ def test_a_long_step_is_noticed_and_its_effect_measured() -> None:
 def test_overflow_at_a_long_step_is_reported() -> None:
     energy, dynamics = double_well(), Overdamped(6.0)
     cores = cores_of(energy, dynamics)
-    good = simulate_passages(energy, dynamics, cores, generator_of(6), PassageOptions(0.3, 60.0, 100))
+    good = simulate_passages(energy, dynamics, cores, generator_of(6), PassageOptions(0.3, 60.0, 100, 0.05))
     effect = time_step_effect(
-        energy, dynamics, cores, 2.0, generator_of(7), PassageOptions(0.3, 2.0, 100), reference=good
+        energy, dynamics, cores, 2.0, generator_of(7), PassageOptions(0.3, 0.5, 100), reference=good
     )
     assert not effect.converged and "overflow" in effect.reason and effect.at_step.diverged > 0
 
@@ -262,12 +262,12 @@ def test_what_a_trajectory_meets_after_an_exit() -> None:
 
 def test_a_shallow_well_is_counted_without_bias() -> None:
     """The triple well at beta = 2, whose upper well is 1 kT deep: exits from there within 4 standard errors of the
-    grid's (1.3e-4 for both). Power: stays that outlast a burn-in, 11 to 20 % too short, are over 5 away."""
+    grid's (1.3e-4 for both). Power: stays that outlast a burn-in, 11 to 20 % too short, are 5 or more away."""
     energy, dynamics = load_energy("potential:triple-well"), Overdamped(2.0)
     minima = np.array([[-1.048054992824, -0.04209366630668], [1.048054992824, -0.04209366630668], [0, 1.537082004449]])
     cores = cores_of(energy, dynamics, minima)
-    exact = reference_rates(energy, dynamics, cores, cells=120).rates
-    options = PassageOptions(0.3, 60.0, 3000, time_step=0.02)
+    exact = reference_rates(energy, dynamics, cores, cells=80).rates
+    options = PassageOptions(0.3, 60.0, 3000, time_step=0.04)
     found = simulate_passages(energy, dynamics, cores, generator_of(1), options).estimate
     for j in (0, 1):
         error = found.standard_error[2, j]
@@ -307,7 +307,7 @@ def test_time_scales_of_the_harmonic_well() -> None:
 def test_repeats_itself_and_shows_progress() -> None:
     energy, dynamics = double_well(), Overdamped(4.0)
     cores, seen = cores_of(energy, dynamics), []
-    options = PassageOptions(0.3, 60.0, 50)
+    options = PassageOptions(0.3, 60.0, 50, time_step=0.05)
     runs = [
         simulate_passages(energy, dynamics, cores, generator_of(8), options, lambda part, text: seen.append(part))
         for _ in range(2)

@@ -55,22 +55,25 @@ def assemble(
     network = subject.network
     log_formula = np.asarray(network.log_rate_matrix[i, j])
     log_reference, log_interval, converged = np.full(m, np.nan), np.full((m, 2), np.nan), np.full(m, True)
+    counts = np.full(m, np.inf)
     if reference is not None:
         log_reference, log_interval = reference.log_rates[i, j], reference.log_interval[i, j]
-        converged = reference.converged[i, j]
+        converged, counts = reference.converged[i, j], reference.counted(i, j)
     known = ~np.isnan(log_interval).any(axis=1)
     spread = intervals(log_formula, log_interval)
     verdict = [
-        verdict_of(*spread[k]) if converged[k] or not known[k] else NOT_CONVERGED for k in range(m)
-    ]  # fmt: skip
+        verdict_of(low, high, counts[k]) if converged[k] or not known[k] else NOT_CONVERGED
+        for k, (low, high) in enumerate(spread)
+    ]
     causes = find_causes(energy, dynamics, subject, pairs, np.array([v == DOUBTFUL for v in verdict], bool), left)
     reason, effort = [], []
     for k, found in enumerate(verdict):
-        more = effort_factor(log_formula[k] - log_reference[k], *spread[k])
+        low, high = spread[k]
+        more = effort_factor(log_formula[k] - log_reference[k], low, high, counts[k])
         cause = causes.reason(k) if found == DOUBTFUL else ""
         reason.append(cause or _reason(found, problem, reference, (int(i[k]), int(j[k]))))
         effort.append(effort_text(more, spent) if found == UNDECIDED else "")
-    times = _timescales(network, reference)
+    times = _timescales(network, reference, settings["confidence"])
     return Checks(
         pairs=pairs, log_formula=log_formula, log_reference=log_reference, log_interval=log_interval,
         method=tuple(
@@ -83,7 +86,10 @@ def assemble(
         time_step_interval=np.full((m, 2), np.nan) if step is None else step.interval[i, j],
         time_step_reason="" if step is None else step.reason,
         timescale_log_formula=times[0], timescale_log_reference=times[1], timescale_log_interval=times[2],
-        timescale_verdict=tuple(verdict_of(*row) for row in intervals(times[0], times[2])),
+        timescale_verdict=tuple(
+            verdict_of(low, high, number)
+            for (low, high), number in zip(intervals(times[0], times[2]), times[3], strict=True)
+        ),
         timescale_method="" if reference is None else reference.method,
         tolerance=TOLERANCE, seconds=settings["budget"] - left(), **settings,
     )  # fmt: skip
@@ -99,12 +105,14 @@ def _reason(verdict: str, problem: str, reference: Reference | None, pair: tuple
     return ""
 
 
-def _timescales(network: TransitionNetwork, reference: Reference | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log relaxation rates of the formula's network and of the reference, and the intervals of the latter."""
+def _timescales(network: TransitionNetwork, reference: Reference | None, confidence: float) -> tuple[np.ndarray, ...]:
+    """Log relaxation rates of the formula's network and of the reference, the intervals of the latter, their counts."""
     formula = -np.asarray(network.log_timescales)[:MAX_TIMESCALES]
     known, spread = np.full(len(formula), np.nan), np.full((len(formula), 2), np.nan)
+    counts = np.full(len(formula), np.inf)
     if reference is not None:
         count = min(len(formula), len(reference.log_relaxation))
         known[:count] = reference.log_relaxation[:count]
         spread[:count] = reference.log_relaxation_interval[:count]
-    return formula, known, spread
+        counts[:count] = reference.counted_relaxation(confidence)[:count]
+    return formula, known, spread, counts

@@ -72,6 +72,20 @@ class Reference:
     bracketed: np.ndarray | None = None
     notes: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
+    def counted(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """On how many counts the rates from i (m,) to j (m,) rest, infinite where they are not counted."""
+        if self.counts is None:
+            return np.full(len(i), np.inf)
+        by_bounds = False if self.bracketed is None else self.bracketed[i, j]
+        return np.where(by_bounds, np.inf, self.counts[i, j])
+
+    def counted_relaxation(self, confidence: float) -> np.ndarray:
+        """So many counts alone would give each relaxation rate the width of its interval, (t,)."""
+        if self.counts is None:
+            return np.full(len(self.log_relaxation), np.inf)
+        half = 0.5 * np.ptp(self.log_relaxation_interval, axis=1)
+        return np.square(norm.ppf(0.5 + 0.5 * confidence) / np.maximum(half, 1e-9))
+
     def method_of(self, i: int, j: int) -> str:
         return BRACKET if self.bracketed is not None and self.bracketed[i, j] else self.method
 

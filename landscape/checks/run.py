@@ -148,11 +148,11 @@ class _Run:
         """How many times the statistics the rows need that are undecided and not hopeless."""
         i, j = self.pairs.T
         log_formula = self.subject.network.log_rate_matrix[i, j]
-        spread = intervals(log_formula, reference.log_interval[i, j])
+        spread, counts = intervals(log_formula, reference.log_interval[i, j]), reference.counted(i, j)
         factors = [
-            effort_factor(r, low, high)
-            for r, (low, high) in zip(log_formula - reference.log_rates[i, j], spread, strict=True)
-            if verdict_of(low, high) == UNDECIDED
+            effort_factor(r, low, high, number)
+            for r, (low, high), number in zip(log_formula - reference.log_rates[i, j], spread, counts, strict=True)
+            if verdict_of(low, high, number) == UNDECIDED
         ]
         return max((factor for factor in factors if factor < HOPELESS), default=0.0)
 
@@ -169,14 +169,16 @@ class _Run:
             progress=lambda part, text: self.report(f"check: time step {time_step:g}, {part:.0%}, {text}"),
         )  # fmt: skip
         rates = effective_rates(coarse, self.dynamics)[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # unseen rates, and the diagonal
             logs = np.where(rates > 0, np.log(rates), np.nan) - reference.log_rates
             error = norm.ppf(0.5 + 0.5 * self.options.confidence) * coarse.standard_error / coarse.rates
-        half = np.hypot(error, 0.5 * np.ptp(reference.log_interval, axis=-1))
+            half = np.hypot(error, 0.5 * np.ptp(reference.log_interval, axis=-1))
         reason = ""
         if coarse.diverged:
             number = coarse.diverged + coarse.trajectories
             reason = f"{coarse.diverged} of {number} trajectories overflow at this time step"
+        elif np.isnan(logs[*self.pairs.T]).all():
+            reason = reference.reason or "no transition was seen at this time step: give a larger budget"
         return StepEffect(np.exp(logs), np.exp(np.stack([logs - half, logs + half], axis=-1)), reason)
 
 

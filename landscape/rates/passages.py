@@ -81,7 +81,7 @@ class PassageRates:
     at_step, at_half_step : each by itself. discrepancy (n, n) : difference of their log rates over its standard error,
     nan below 20 counts. compatible : no discrepancy is larger than chance allows (false alarm 1 in 1,000 over all).
     scheme, time_step : of the integrator. seconds : used. converged : the target error was reached, nothing diverged
-    and the two steps are compatible; reason says why not.
+    and the two steps are compatible; reason says why not. Rates are nan where time ended in the burn-in.
     """
 
     estimate: CountedRates
@@ -338,6 +338,8 @@ def _reason(found: CountedRates, options: PassageOptions) -> str:
     error = _worst_error(found)
     if error <= options.target_error:
         return ""
+    if not found.time.all():
+        return "the time ended before trajectories from every core had relaxed and were counted: give a larger budget"
     silent = np.flatnonzero(found.counts.sum(axis=1) == 0)
     if len(silent):
         return f"no transition from core {silent[0]} was seen in time {found.time[silent[0]]:.3g}: give a larger budget"
