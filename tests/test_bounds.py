@@ -52,7 +52,9 @@ def one_dimensional_rate(beta: float, gamma: float, radius: float) -> float:
     return float(1 / resistance / half)
 
 
-def double_well_case(energy: Energy, dynamics: Overdamped, radius: float, options: BracketOptions) -> RateBracket:
+def double_well_case(
+    energy: Energy, dynamics: Overdamped, radius: float, options: BracketOptions, seed: int = 0
+) -> RateBracket:
     d = energy.dim
     minima = np.zeros((2, d))
     minima[:, 0] = -1, 1
@@ -61,7 +63,7 @@ def double_well_case(energy: Energy, dynamics: Overdamped, radius: float, option
     path = straight(minima[0].tolist(), minima[1].tolist())
     cores = Cores(minima, form, None, np.ones(2))
     return bracket_rate(
-        energy, dynamics, cores, [0], [1], np.zeros((1, d)), np.array([[0, 1]]), [path], generator_of(), options
+        energy, dynamics, cores, [0], [1], np.zeros((1, d)), np.array([[0, 1]]), [path], generator_of(seed), options
     )
 
 
@@ -84,15 +86,35 @@ def test_high_barriers_stay_logarithms() -> None:
 
 
 def test_separable_energy_with_anisotropic_friction() -> None:
-    """A double well along x times a spring along y: slabs see the rate of one dimension, with the friction of x."""
+    """A double well along x times a spring along y: slabs see the rate of one dimension, with the friction of x.
+
+    Each bracket misses with a probability below 5 %; two of three must hold: a false alarm in less than 0.8 % of runs.
+    """
     energy = Energy(lambda x: x[:, 0] ** 4 / 4 - x[:, 0] ** 2 / 2 + 1.5 * x[:, 1] ** 2, 2)
-    found = double_well_case(energy, Overdamped(8.0, (2.0, 7.0)), 0.3, SMALL)
+    dynamics = Overdamped(8.0, (2.0, 7.0))
+    found = [double_well_case(energy, dynamics, 0.3, SMALL, seed) for seed in range(3)]
     exact = one_dimensional_rate(8.0, 2.0, 0.3)
+    assert all(bracket.certified for bracket in found)
+    assert sum(bracket.rate[0] <= exact <= bracket.rate[1] for bracket in found) >= 2
+    assert all(np.exp(bracket.log_capacity[1] - bracket.log_capacity[0]) < 1.04 for bracket in found)
+    # power: the friction of y would be far outside of every one
+    wrong = one_dimensional_rate(8.0, 7.0, 0.3)
+    assert not any(bracket.rate[0] <= wrong <= bracket.rate[1] for bracket in found)
+
+
+def test_narrow_layer_at_low_temperature() -> None:
+    """beta 6.67: the layers at the saddles are narrow. Exact by the grid generator; at most 5 % of brackets miss it.
+
+    A partition of unity as soft as Mueller-Brown likes it leaves the capacities 10 % apart here.
+    """
+    energy, dynamics, cores, saddles, joins, paths = triple_well(6.67)
+    two = Cores(cores.center[:2], cores.form[:2], None, cores.shrink[:2])
+    exact = float(reference_rates(energy, dynamics, two, cells=120).rates[0, 1])
+    options = replace(SMALL, training=16_000, samples=12_000)
+    found = bracket_rate(energy, dynamics, cores, [0], [1], saddles, joins, paths, generator_of(), options)
     assert found.certified
     assert found.rate[0] <= exact <= found.rate[1]
-    assert np.exp(found.log_capacity[1] - found.log_capacity[0]) < 1.04
-    # power: the friction of y would be far outside
-    assert not found.rate[0] <= one_dimensional_rate(8.0, 7.0, 0.3) <= found.rate[1]
+    assert np.exp(found.log_capacity[1] - found.log_capacity[0]) < 1.05
 
 
 def triple_well(beta: float) -> tuple[Energy, Overdamped, Cores, np.ndarray, np.ndarray, list[np.ndarray]]:

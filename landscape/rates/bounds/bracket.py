@@ -25,7 +25,7 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.rates.bounds.channels import Leg, Network, main_directions, make_leg, make_network
 from landscape.rates.bounds.checks import ALARM, SaddleSeen, folded, hot_crossings, saddles_seen, self_crossings
-from landscape.rates.bounds.dirichlet import TestFunction, first_guess
+from landscape.rates.bounds.dirichlet import TestFunction, first_guesses
 from landscape.rates.bounds.population import Population, sample_population, well_components
 from landscape.rates.bounds.proposal import Draw, GaussianMixture, draw, leg_components
 from landscape.rates.bounds.region import Region, Tensor, make_region
@@ -36,14 +36,14 @@ Progress = Callable[[float, str], None]
 HEAVY = 0.01  # largest share of one weight above which a standard error is not to be trusted
 FEW = 100.0  # effective samples below which an estimate is not to be trusted
 LOST_FLUX = 0.03  # of a channel's unit flux
-DEPTH = 25.0  # see `_trained`
+DEPTH = 25.0  # see `_training_weight`
 TESTS = 4  # one-sided statements that share the error probability: both capacities, both ends of Z_A
 
 
 @dataclass(frozen=True)
 class BracketOptions:
-    """training, samples : points to fit and to evaluate the bounds on. population : points for Z_A, and trajectories
-    for its correction. confidence : that the rate lies inside."""
+    """training, samples : points to fit (half as many more to choose) and to evaluate the bounds on. population :
+    points for Z_A, and trajectories for its correction. confidence : that the rate lies inside."""
 
     training: int = 16_000
     samples: int = 24_000
@@ -149,10 +149,12 @@ def bracket_rate(
     network = make_network(region, legs)
     level = _level(network, region)
     report(0.1, "first guess")
-    guess = first_guess(region, network, _used_widths(network, widths))
-    mixture = _adapted(region, network, guess, level, options.training // 2, generator)
+    guesses = first_guesses(region, network, _used_widths(network, widths))
+    mixture = _adapted(region, network, guesses[0], level, options.training // 2, generator)
     report(0.2, "training test function and flow")
-    function, flow = _trained(region, network, guess, draw(region, mixture, options.training, generator), level)
+    fit, held = (draw(region, mixture, n, generator) for n in (options.training, options.training // 2))
+    function = _best_trained(region, guesses, fit, held, level)
+    flow = first_flow(region, network, level).trained(fit, _training_weight(region, fit, level, 1))
     report(0.5, "evaluating both bounds")
     found = draw(region, mixture, options.samples, generator)
     upper, resistance, flux = _evaluate(region, function, flow, found, level)
@@ -271,14 +273,21 @@ def _adapted(
     return components.adapted(pilot.y, form).inflated(main)
 
 
-def _trained(
-    region: Region, network: Network, guess: TestFunction, found: Draw, level: float
-) -> tuple[TestFunction, UnitFlow]:
-    outside = region.outside(found.y)
-    # deep wells and high walls count as if they were DEPTH below and above the pass: training must see the pass
+def _training_weight(region: Region, found: Draw, level: float, sign: int) -> Tensor:
+    """exp(sign (beta E - level)) / q outside A and B, 0 inside: (n,).
+
+    Deep wells and high walls count as if they were `DEPTH` below and above the pass: training must see the pass.
+    """
     excess = (found.reduced - level).clamp(-DEPTH, DEPTH)
-    falling, rising = (torch.exp(sign * excess - found.log_q) * outside for sign in (-1, 1))
-    return guess.trained(found.y, falling), first_flow(region, network, level).trained(found, rising)
+    return torch.exp(sign * excess - found.log_q) * region.outside(found.y)
+
+
+def _best_trained(region: Region, guesses: Sequence[TestFunction], fit: Draw, held: Draw, level: float) -> TestFunction:
+    """The guess that, trained on `fit`, has the least Dirichlet form on `held`, which no estimate uses again."""
+    weight, test = (_training_weight(region, found, level, -1) for found in (fit, held))
+    functions = [guess.trained(fit.y, weight) for guess in guesses]
+    forms = [float(test @ function(held.y)[1].square().sum(1)) for function in functions]
+    return functions[int(np.argmin(np.nan_to_num(forms, nan=np.inf)))]
 
 
 def _evaluate(

@@ -5,6 +5,9 @@
 so that every f gives an upper bound. Here f = r_B (1 - r_A) + r_A r_B sum_m b_m g_m, with ramps r that are exactly 0 on
 A and on B, and the functions g_m of a partition of unity along the legs. The form is quadratic in b: training is one
 linear least-squares problem. Before it, b holds the potential of the legs, seen as resistors.
+
+How soft the partition should be depends on the energy: a soft one cannot follow the narrow layer at a saddle at low
+temperatures, a sharp one cuts across the inside of bends. Several are trained, and points held out tell the best.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from landscape.rates.bounds.quadratic import QuadraticForm
 from landscape.rates.bounds.region import Region, Tensor
 
 FLAT = 1e-3  # distance of f from 0 and 1 below which it counts as 0 or 1
-SOFTNESS = 1.7  # width of the partition of unity in widths (beta |lambda|)^(-1/2) of the barriers
+# widths of the partition of unity in widths (beta |lambda|)^(-1/2) of the barriers; the first one is the first guess
+SOFTNESS = (1.2, 0.9, 1.7)
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,12 @@ class TestFunction:
         return replace(self, coefficient=self.coefficient + form.solve())
 
 
-def first_guess(region: Region, network: Network, widths: Tensor) -> TestFunction:
-    """The potential along the legs; widths : of the barriers of the legs that carry current."""
-    basis, rows = make_partition(network.legs, SOFTNESS * math.exp(float(widths.log().mean())))
-    coefficient = torch.zeros(len(basis.mean), len(basis.terms), dtype=torch.float64)
-    coefficient[:, 0] = torch.cat(network.potential)[rows]
-    return TestFunction(region, basis, coefficient.flatten())
+def first_guesses(region: Region, network: Network, widths: Tensor) -> list[TestFunction]:
+    """The potential along the legs, one guess for each softness; widths : of the barriers of the legs with current."""
+    guesses = []
+    for softness in SOFTNESS:
+        basis, rows = make_partition(network.legs, softness * math.exp(float(widths.log().mean())))
+        coefficient = torch.zeros(len(basis.mean), len(basis.terms), dtype=torch.float64)
+        coefficient[:, 0] = torch.cat(network.potential)[rows]
+        guesses.append(TestFunction(region, basis, coefficient.flatten()))
+    return guesses
