@@ -319,9 +319,10 @@ def test_repeats_itself_and_shows_progress() -> None:
 
 def test_a_budget_too_small_says_what_is_missing() -> None:
     energy, dynamics = double_well(), Overdamped(60.0)  # 15 kT: nothing happens in half a second
-    found = simulate_passages(
-        energy, dynamics, cores_of(energy, dynamics), generator_of(8), PassageOptions(0.1, 0.5, 50)
-    )
+    cores, told = cores_of(energy, dynamics), []
+    options = PassageOptions(0.1, 0.5, 50)
+    found = simulate_passages(energy, dynamics, cores, generator_of(8), options, lambda part, text: told.append(text))
+    assert told[0] == "first round" and told[-1].startswith("0 transitions")  # and no silence before a round has ended
     assert not found.converged and "no transition from core 0" in found.reason
     assert found.estimate.rates[0, 1] == 0 and 0 < found.estimate.interval[0, 1, 1] < np.inf
     assert found.seconds < 10

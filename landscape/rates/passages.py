@@ -122,8 +122,12 @@ def _run(
     length: float,
     generator: torch.Generator,
     deadline: float,
+    tick: Callable[[], None] = lambda: None,
 ) -> tuple[Tally, torch.Tensor]:
-    """Run a batch for burn_in + length, or until the deadline; count in the second part. Returns the final x too."""
+    """Run a batch for burn_in + length, or until the deadline; count in the second part. Returns the final x too.
+
+    tick : called at every look at the clock.
+    """
     core, h = start[2], integrator.time_step
     n, cores = len(core), len(detector.center)
     state = integrator.init(start[0], start[1])
@@ -136,8 +140,10 @@ def _run(
     times, left = (torch.zeros(n, dtype=torch.float64, device=core.device) for _ in range(2))
     now = 0.0
     for step in range(first + math.ceil(length / h)):
-        if step % CHECK_EVERY == 0 and step > 0 and time.perf_counter() > deadline:
-            break
+        if step % CHECK_EVERY == 0 and step > 0:
+            tick()
+            if time.perf_counter() > deadline:
+                break
         state = integrator.step(state, generator)
         now = (step + 1) * h
         counted = torch.ones_like(core, dtype=torch.bool) if state.sense is None else state.sense[:, 0] > 0
@@ -177,8 +183,8 @@ def simulate_passages(
     """Rates between cores by simulation: Heun (overdamped) or BAOAB (underdamped), both of weak order 2.
 
     Every round runs `trajectories` at the time step and half as many at half of it. `progress(part, text)` is called
-    after each round, part from 0 to 1. UsageError for fewer than two cores. The result repeats itself for the same
-    generator if the target error is reached within the budget.
+    every hundred steps and after each round, part from 0 to 1. UsageError for fewer than two cores. The result repeats
+    itself for the same generator if the target error is reached within the budget.
     """
     options = options or PassageOptions()
     began = time.perf_counter()
@@ -287,11 +293,18 @@ def _rounds(
     burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
     length, began = FIRST_ROUND * burn_in, time.perf_counter()
     number = max(1, round(options.trajectories / len(cores)))
+    part, text = 0.0, "first round"
+
+    def tell() -> None:
+        if progress is not None:
+            used = (time.perf_counter() - began) / max(deadline - began, 1e-9)
+            progress(min(1.0, max(part, used)), text)
+
     while True:
         for k, integrator in enumerate(integrators):
             start = sample_cores(energy, dynamics, cores, number if k == 0 else max(1, number // 2), generator)
             until = deadline - (deadline - time.perf_counter()) * (len(integrators) - 1 - k) / (len(integrators) - k)
-            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until)[0]
+            tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until, tell)[0]
         together = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
         found = together.rates(options.confidence)
         way = _longest_way(found)
@@ -301,12 +314,10 @@ def _rounds(
             length = max(length, burn_in)
             continue
         error = _worst_error(found)
-        now = time.perf_counter()
-        used = (now - began) / max(deadline - began, 1e-9)
-        if progress is not None:
-            part = max(used, min(1.0, (options.target_error / error) ** 2))
-            progress(min(1.0, part), f"{found.counts.sum()} transitions, relative standard error {error:.3f}")
-        if error <= options.target_error or now > deadline or not together.trajectories:
+        part = (options.target_error / error) ** 2
+        text = f"{found.counts.sum()} transitions, relative standard error {error:.3f}"
+        tell()
+        if error <= options.target_error or time.perf_counter() > deadline or not together.trajectories:
             return tallies
         exits = found.rates.sum(axis=1).max()
         if length * exits < LONGEST_ROUND:
