@@ -322,7 +322,7 @@ def test_a_budget_too_small_says_what_is_missing() -> None:
     cores, told = cores_of(energy, dynamics), []
     options = PassageOptions(0.1, 0.5, 50)
     found = simulate_passages(energy, dynamics, cores, generator_of(8), options, lambda part, text: told.append(text))
-    assert told[0] == "first round" and told[-1].startswith("0 transitions")  # and no silence before a round has ended
+    assert "first round" in told and told[-1].startswith("0 transitions")  # and no silence before a round has ended
     assert not found.converged and "no transition from core 0" in found.reason
     assert found.estimate.rates[0, 1] == 0 and 0 < found.estimate.interval[0, 1, 1] < np.inf
     assert found.seconds < 10

@@ -48,6 +48,7 @@ FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transiti
 MAIN_EXIT = 0.1  # part of a core's exits from which on a transition must reach the target error
 CHECK_EVERY = 100  # steps between looks at the clock
 CURVATURE_POINTS = 256
+PILOT_SHARE = 0.25  # of the budget, at most, for the choice of a time step; a first round costs ten times as much
 
 Progress = Callable[[float, str], None]
 
@@ -189,7 +190,13 @@ def simulate_passages(
     options = options or PassageOptions()
     began = time.perf_counter()
     scheme = "heun" if isinstance(dynamics, Overdamped) else "baoab"
-    h = options.time_step or _chosen_step(energy, dynamics, cores, generator, scheme)
+
+    def tell() -> None:
+        if progress is not None:
+            progress(0.0, "time step")
+
+    until = began + PILOT_SHARE * options.budget
+    h = options.time_step or _chosen_step(energy, dynamics, cores, generator, scheme, until, tell)
     integrators = [Integrator(energy, dynamics, scheme, step) for step in (h, 0.5 * h)]
     tallies = _rounds(energy, dynamics, cores, generator, integrators, options, began + options.budget, progress, True)
     step, half, both = (t.rates(options.confidence) for t in (*tallies, tallies[0] + tallies[1]))
@@ -368,14 +375,22 @@ def _compare(one: CountedRates, two: CountedRates) -> tuple[np.ndarray, bool]:
     return discrepancy, bool((np.abs(discrepancy[enough]) <= limit).all())
 
 
-def _chosen_step(energy: Energy, dynamics: Dynamics, cores: Cores, generator: torch.Generator, scheme: str) -> float:
+def _chosen_step(
+    energy: Energy,
+    dynamics: Dynamics,
+    cores: Cores,
+    generator: torch.Generator,
+    scheme: str,
+    deadline: float,
+    tick: Callable[[], None],
+) -> float:
     """`STEP` over the largest frequency at points of the cores and at those reached from there in a burn-in."""
     number = max(1, CURVATURE_POINTS // len(cores))
     start = sample_cores(energy, dynamics, cores, number, generator)
     fastest = largest_frequency(energy, dynamics, start[0])
     pilot = Integrator(energy, dynamics, scheme, STEP[dynamics.kind] / fastest)
     burn_in = BURN_IN * relaxation_time(energy, dynamics, cores.center)
-    reached = _run(pilot, Detector(cores, energy), start, burn_in, 0.0, generator, math.inf)[1]
+    reached = _run(pilot, Detector(cores, energy), start, burn_in, 0.0, generator, deadline, tick)[1]
     reached = reached[reached.isfinite().all(1)]
     if len(reached):
         fastest = max(fastest, largest_frequency(energy, dynamics, reached))
