@@ -18,6 +18,9 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 # gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies.
 GRADIENT_CHUNK = 16384
 HESSIAN_CHUNK = 4096
+# Above this dimension nothing forms a d x d matrix unless asked: lowest modes, Newton steps and determinants come from
+# Hessian-vector products.
+DENSE_DIM = 200
 # Below this many rows of (point, direction) a Hessian is one product over repeated points:
 # the cost is then call overhead, and d backward passes pay it d times.
 REPEATED_POINTS = 400
@@ -69,6 +72,7 @@ class Energy:
     exact_second_derivative : False replaces Hessian-vector products by central differences of gradients.
     value_needs_grad : True for functions that call autograd inside their own forward pass.
     zero_modes : text naming continuous symmetries (translation, ...), "" if there are none.
+    dense_dim : the largest d at which whole Hessians are formed; 0 forces Hessian-vector products everywhere.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Energy:
         exact_second_derivative: bool = True,
         value_needs_grad: bool = False,
         zero_modes: str = "",
+        dense_dim: int = DENSE_DIM,
     ) -> None:
         if int(dim) != dim or dim < 1:
             raise EnergyError(f"the dimension of an energy is a whole number of at least 1, not {dim!r}")
@@ -97,6 +102,7 @@ class Energy:
         self.exact_second_derivative = exact_second_derivative
         self.value_needs_grad = value_needs_grad
         self.zero_modes = zero_modes
+        self.dense_dim = dense_dim
         self.gradient_chunk = GRADIENT_CHUNK
         self.hessian_chunk = HESSIAN_CHUNK
         self.evaluations = Evaluations()
@@ -104,6 +110,11 @@ class Energy:
 
     def __repr__(self) -> str:
         return f"Energy({self.source!r}, dim={self.dim}, dtype={str(self.dtype).removeprefix('torch.')})"
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether d is too large for d x d matrices (d > dense_dim)."""
+        return self.dim > self.dense_dim
 
     def __call__(self, x: Array) -> Array:
         return self.value(x)
