@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from landscape.analysis import AnalysisConfig, analyze
     from landscape.comparison import Comparison, compare_analyses
     from landscape.dynamics import Overdamped, Underdamped, from_metadata
-    from landscape.energy import Energy, as_energy, load_energy, save_energy
+    from landscape.energy import Energy, ParticleSymmetry, Periodic, as_energy, load_energy, save_energy
     from landscape.network import TransitionNetwork
     from landscape.report import report_page
     from landscape.sampling import SampleOptions, sample
@@ -37,6 +37,8 @@ __all__ = [
     "Energy",
     "ExactWeights",
     "Overdamped",
+    "ParticleSymmetry",
+    "Periodic",
     "SampleOptions",
     "SampledWeights",
     "TransitionNetwork",
@@ -65,7 +67,7 @@ _HOMES = {
     "landscape.analysis": ("AnalysisConfig", "analyze"),
     "landscape.comparison": ("Comparison", "compare_analyses"),
     "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
-    "landscape.energy": ("Energy", "as_energy", "load_energy", "save_energy"),
+    "landscape.energy": ("Energy", "ParticleSymmetry", "Periodic", "as_energy", "load_energy", "save_energy"),
     "landscape.network": ("TransitionNetwork",),
     "landscape.report": ("report_page",),
     "landscape.sampling": ("SampleOptions", "sample"),

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from landscape.energy.load import load_energy
     from landscape.energy.probe import probe_energy
     from landscape.energy.save import save_energy
+    from landscape.energy.symmetry import ParticleSymmetry, Periodic
 
 _HOMES = {
     "Energy": "energy",
     "Evaluations": "energy",
+    "ParticleSymmetry": "symmetry",
+    "Periodic": "symmetry",
     "as_energy": "adapt",
     "describe": "catalogue",
     "load_energy": "load",
@@ -26,7 +29,17 @@ _HOMES = {
     "save_energy": "save",
 }
 
-__all__ = ["Energy", "Evaluations", "as_energy", "describe", "load_energy", "probe_energy", "save_energy"]
+__all__ = [
+    "Energy",
+    "Evaluations",
+    "ParticleSymmetry",
+    "Periodic",
+    "as_energy",
+    "describe",
+    "load_energy",
+    "probe_energy",
+    "save_energy",
+]
 
 
 def __getattr__(name: str) -> Any:

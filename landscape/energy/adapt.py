@@ -17,6 +17,7 @@ from landscape.energy.energy import Energy, first_line
 from landscape.energy.from_code import instance_of
 from landscape.energy.metadata import checked, resolve_dim
 from landscape.energy.probe import probe_energy
+from landscape.energy.symmetry import Symmetry, from_record
 from landscape.errors import EnergyError, UsageError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -38,8 +39,8 @@ def as_energy(
         put into evaluation mode, so that yours stays as it is; a class of these without required arguments, of which
         one is made; an `Energy`, which is returned unchanged.
     dim : d; needed where `obj` has no attribute `dim`.
-    metadata : dynamics, beta, gamma, mass, units, time_unit and what else belongs to the energy; default
-        `obj.metadata` if that is a mapping.
+    metadata : dynamics, beta, gamma, mass, units, time_unit, symmetry and what else belongs to the energy; default
+        `obj.metadata` if that is a mapping. An attribute `obj.symmetry` wins over the metadata's.
     EnergyError if `obj` is not a usable energy.
     """
     if isinstance(obj, Energy):
@@ -67,9 +68,17 @@ def as_energy(
         dtype=precision,
         device=place,
         zero_modes=str(getattr(obj, "zero_modes", "") or ""),
+        symmetry=_symmetry(obj, metadata, d, name),
     )
     probe_energy(energy)
     return energy
+
+
+def _symmetry(obj: Any, metadata: Mapping[str, Any], dim: int, name: str) -> Symmetry | None:
+    """What the energy itself declares, else its metadata."""
+    own = getattr(obj, "symmetry", None)
+    found = metadata.get("symmetry") if own is None or callable(own) else own
+    return None if found is None else from_record(found, dim, name)
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -88,9 +88,9 @@ POTENTIALS: dict[str, PotentialInfo] = {
         ),
         PotentialInfo(
             "lennard-jones",
-            "cluster of n atoms, eps = sigma = 1; has zero modes, so it can be evaluated but not analysed",
-            "3 n",
-            (Parameter("n", 7, "atoms", 2, 200),),
+            "cluster of n atoms in 2 or 3 dimensions, eps = sigma = 1; translation, rotation, permutation declared",
+            "dim n",
+            (Parameter("n", 7, "atoms", 2, 200), Parameter("dim", 3, "dimensions of space", 2, 3)),
         ),
     )
 }

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from landscape.energy.recipe import Recipe
+from landscape.energy.symmetry import Symmetry
 from landscape.errors import EnergyError, left
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
@@ -64,7 +66,9 @@ class Energy:
     Parameters
     ----------
     function : callable, (n, d) tensor -> (n,) or (n, 1) tensor, differentiable by autograd.
-        An `nn.Module` is used as it is; `landscape.load_energy` casts and freezes modules first.
+        An `nn.Module` is used as it is; `landscape.load_energy` casts and freezes modules first. Where it has methods
+        `closed_form_gradient` (x -> E (n,), gradient (n, d)) or `closed_form_hessian` (x -> (n, d, d)), these are used
+        in place of autograd.
     dim : d.
     metadata : plain data that came with the energy (dynamics, beta, gamma, mass, units, ...); read-only here.
     source : what the user named, kept for the record. sha256 : of the file or the specification, if there is one.
@@ -72,6 +76,7 @@ class Energy:
     exact_second_derivative : False replaces Hessian-vector products by central differences of gradients.
     value_needs_grad : True for functions that call autograd inside their own forward pass.
     zero_modes : text naming continuous symmetries (translation, ...), "" if there are none.
+    symmetry : the symmetries that searches, weights and rates are to respect, see `landscape.energy.symmetry`.
     dense_dim : the largest d at which whole Hessians are formed; 0 forces Hessian-vector products everywhere.
     """
 
@@ -88,6 +93,7 @@ class Energy:
         exact_second_derivative: bool = True,
         value_needs_grad: bool = False,
         zero_modes: str = "",
+        symmetry: Symmetry | None = None,
         dense_dim: int = DENSE_DIM,
     ) -> None:
         if int(dim) != dim or dim < 1:
@@ -102,11 +108,15 @@ class Energy:
         self.exact_second_derivative = exact_second_derivative
         self.value_needs_grad = value_needs_grad
         self.zero_modes = zero_modes
+        if symmetry is not None:
+            symmetry.check(self.dim, source)
+        self.symmetry = symmetry
         self.dense_dim = dense_dim
         self.gradient_chunk = GRADIENT_CHUNK
         self.hessian_chunk = HESSIAN_CHUNK
         self.evaluations = Evaluations()
         self.notes: list[str] = []  # what the probe found worth telling the user
+        self.recipe: Recipe | None = None  # how another process loads it; None: it exists in this one only
 
     def __repr__(self) -> str:
         return f"Energy({self.source!r}, dim={self.dim}, dtype={str(self.dtype).removeprefix('torch.')})"
@@ -139,7 +149,13 @@ class Energy:
         points = self._points(x)
         self.evaluations.gradient += len(points)
         values, gradients = [], []
+        closed_form = getattr(self.function, "closed_form_gradient", None)
         for part in points.split(self.gradient_chunk):
+            if closed_form is not None and len(part):
+                value, gradient = closed_form(part)
+                values.append(value.detach())
+                gradients.append(gradient.detach())
+                continue
             leaf, value = self._graph(part)
             gradients.append(_derivative(value.sum(), leaf))
             values.append(value.detach())
@@ -172,6 +188,9 @@ class Energy:
 
     def _hessian_part(self, points: torch.Tensor) -> torch.Tensor:
         n, d = points.shape
+        closed_form = getattr(self.function, "closed_form_hessian", None)
+        if closed_form is not None and n:
+            return closed_form(points).detach()
         eye = torch.eye(d, dtype=points.dtype, device=points.device)
         if not self.exact_second_derivative or n * d <= REPEATED_POINTS:
             product = self._hvp_exact if self.exact_second_derivative else self._hvp_difference

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from landscape.energy.symmetry import from_record
 from landscape.errors import EnergyError
 
 FORMAT = 1
@@ -49,6 +50,8 @@ def checked(metadata: Mapping[str, Any], dim: int, where: str) -> dict[str, Any]
             result[key] = _coefficients(result[key], key, dim, where)
     if result.get("rotation") is not None:
         result["rotation"] = _rotation(result["rotation"], dim, where)
+    if result.get("symmetry") is not None:
+        result["symmetry"] = from_record(result["symmetry"], dim, where).record()
     for key in TEXTS:
         if result.get(key) is not None and not isinstance(result[key], str):
             raise EnergyError(f"{where}: {key} is a text, not {result[key]!r}")

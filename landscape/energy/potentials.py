@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from landscape.energy.architectures import SoftMinimum
+from landscape.energy.symmetry import ParticleSymmetry, Symmetry
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ def _points(rows: list[tuple[int, float, list[float]]], tolerance: float, comple
 
 
 class Potential(nn.Module):
-    """Base of the analytic energies. `zero_modes` names continuous symmetries, "" if there are none."""
+    """Base of the analytic energies. `zero_modes` names continuous symmetries, "" if there are none; `symmetry`
+    declares what searches are to respect."""
 
     zero_modes = ""
+    symmetry: Symmetry | None = None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -208,24 +211,60 @@ class Quadratic(Potential):
 
 
 class LennardJones(Potential):
-    """E = 4 sum_{i<j} (r_ij^-12 - r_ij^-6); coordinates are x1, y1, z1, x2, ...; eps = sigma = 1."""
+    """E = 4 sum_{i<j} (r_ij^-12 - r_ij^-6) of n equal atoms in 2 or 3 dimensions; eps = sigma = 1.
+
+    Coordinates are x1, y1, z1, x2, ... Gradient and Hessian are in closed form: with s = r^-2 and the derivatives
+    E' and E'' of the pair energy by r^2, the gradient at atom i is sum_j 2 E' (x_i - x_j), and the block of the Hessian
+    that couples i and j is -(2 E' 1 + 4 E'' (x_i - x_j)(x_i - x_j)^T).
+    """
 
     zero_modes = "translation and rotation of the cluster"
 
-    def __init__(self, n: int) -> None:
-        super().__init__(3 * n)
+    def __init__(self, n: int, dim: int = 3) -> None:
+        super().__init__(dim * n)
+        self.space = dim
+        self.symmetry = ParticleSymmetry(n, dim)
         first, second = np.triu_indices(n, 1)
         self.first: torch.Tensor
         self.second: torch.Tensor
         self.register_buffer("first", torch.from_numpy(first))
         self.register_buffer("second", torch.from_numpy(second))
+        bonds = np.zeros((len(first), n))
+        bonds[np.arange(len(first)), first], bonds[np.arange(len(first)), second] = 1, -1
+        self.bonds: torch.Tensor  # (pairs, n): takes positions to the vectors x_i - x_j
+        self.register_buffer("bonds", torch.from_numpy(bonds))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        atoms = x.reshape(len(x), -1, 3)
         # squared distances, not torch.cdist: it has no second derivative, nor has a root at zero a first
-        apart = atoms[:, self.first] - atoms[:, self.second]
+        apart = self._apart(x)
         inverse_sixth = (apart * apart).sum(2) ** -3
         return 4 * (inverse_sixth * (inverse_sixth - 1)).sum(1)
+
+    def closed_form_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        apart = self._apart(x)
+        s = 1 / (apart * apart).sum(2)
+        inverse_sixth = s * s * s
+        slope = -12 * s * inverse_sixth * (2 * inverse_sixth - 1)  # E'
+        gradient = self.bonds.T @ (2 * slope[..., None] * apart)
+        return 4 * (inverse_sixth * (inverse_sixth - 1)).sum(1), gradient.reshape(x.shape)
+
+    def closed_form_hessian(self, x: torch.Tensor) -> torch.Tensor:
+        apart = self._apart(x)
+        s = 1 / (apart * apart).sum(2)
+        inverse_sixth = s * s * s
+        slope = -12 * s * inverse_sixth * (2 * inverse_sixth - 1)
+        curvature = 24 * s * s * inverse_sixth * (7 * inverse_sixth - 2)  # E''
+        blocks = 4 * curvature[..., None, None] * apart[..., :, None] * apart[..., None, :]
+        blocks = blocks + 2 * slope[..., None, None] * torch.eye(self.space, dtype=x.dtype, device=x.device)
+        n, m = len(x), self.bonds.shape[1]
+        whole = x.new_zeros(n, m, m, self.space, self.space)
+        whole[:, self.first, self.second] = whole[:, self.second, self.first] = -blocks
+        atom = torch.arange(m, device=x.device)
+        whole[:, atom, atom] = -whole.sum(2)
+        return whole.transpose(2, 3).reshape(n, self.dim, self.dim)
+
+    def _apart(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bonds @ x.reshape(len(x), -1, self.space)
 
 
 MAKERS: dict[str, Callable[..., nn.Module]] = {

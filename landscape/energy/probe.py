@@ -86,6 +86,7 @@ def probe_energy(energy: Energy, seed: int = 0) -> None:
         _check_gradient(energy, sample)
         _check_hessian(energy, sample)
         _check_kinks(energy, sample)
+        _check_symmetry(energy, sample, generator)
         if single and energy.dtype == torch.float64:
             energy.notes.append(
                 "values carry single precision only (a float32 step inside): stationary points will too"
@@ -226,6 +227,8 @@ def _check_hessian(energy: Energy, sample: _Sample) -> None:
         return
     try:
         products = [energy.hvp(sample.x, sample.directions) for _ in range(2)]
+        if hasattr(energy.function, "closed_form_hessian"):
+            products.append((energy.hessian(sample.x) @ sample.directions[:, :, None])[:, :, 0])
         worst = max(_product_error(energy, sample, product) for product in products)
         reason = f"they disagree with differences of gradients, median relative error {worst:.1e}"
         exact = not worst > DERIVATIVE_TOLERANCE[sample.single]
@@ -278,6 +281,27 @@ def _check_kinks(energy: Energy, sample: _Sample) -> None:
             "piecewise linear or quadratic (ReLU?): its curvature sits in kinks, where minima have no Hessian and "
             "Newton steps fail; a smooth activation (tanh, softplus, SiLU) gives sound rates and weights"
         )
+
+
+def _check_symmetry(energy: Energy, sample: _Sample, generator: torch.Generator) -> None:
+    """Refuse an energy that changes under a symmetry it declares: E of moved points against E, by the largest change.
+
+    Rounding of the moved coordinates changes E by about |grad E| |x| eps, which is allowed for.
+    """
+    if energy.symmetry is None:
+        return
+    size = sample.gradients.norm(dim=1) * (1 + sample.x.norm(dim=1))
+    noise = 1e3 * sample.rounding * (sample.values.abs() + size) + 1e-9 * (sample.values.abs() + 1)
+    for name, move in energy.symmetry.moves():
+        moved = _attempt(energy, f"its {name}", partial(energy.value, move(sample.x, generator)))
+        change = (moved - sample.values).abs()
+        excess = (change / noise).nan_to_num(torch.inf)
+        worst = int(excess.argmax())
+        if excess[worst] > 1:
+            raise EnergyError(
+                f"{energy.source} declares a symmetry that it lacks: {name} changes E from "
+                f"{float(sample.values[worst]):.10g} to {float(moved[worst]):.10g}; correct the declared symmetry"
+            )
 
 
 def _same_gradient_far_away(energy: Energy, sample: _Sample) -> bool:

@@ -17,6 +17,7 @@ from landscape.energy.architectures import ARCHITECTURES, describe_network
 from landscape.energy.energy import Energy, first_line
 from landscape.energy.from_file import KEY, quiet, read_exported
 from landscape.energy.metadata import checked, to_json
+from landscape.energy.symmetry import Symmetry
 from landscape.errors import EnergyError, UsageError
 
 # Keys that the format writes itself.
@@ -35,6 +36,7 @@ def save_energy(
     rotation: Sequence[Sequence[float]] | None = None,
     units: str | None = None,
     time_unit: str | None = None,
+    symmetry: Symmetry | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write an energy to `path`; the suffix says how.
@@ -44,8 +46,8 @@ def save_energy(
     its values and gradients compared, since an export can lose derivatives silently.
 
     energy : an `Energy`, an `nn.Module` or another torch callable (`dim` where it has none).
-    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, rotation, units, time_unit : None keeps the energy's
-        own metadata. extra : further plain data, returned by `load_energy` in `Energy.metadata`.
+    dynamics ("overdamped" or "underdamped"), beta, gamma, mass, rotation, units, time_unit, symmetry : None keeps what
+        the energy has. extra : further plain data, returned by `load_energy` in `Energy.metadata`.
 
     The file appears whole or not at all, and replaces one of the same name. UsageError if it cannot be written,
     EnergyError if the energy cannot be saved this way.
@@ -58,6 +60,9 @@ def save_energy(
     turned = {} if rotation is None else {"rotation": _plain(rotation)}
     known = {key: value for key, value in probed.metadata.items() if key not in OWN_KEYS}
     known |= dict(extra or {}) | turned | {key: _plain(value) for key, value in given.items() if value is not None}
+    declared = symmetry or probed.symmetry
+    if declared is not None:
+        known["symmetry"] = declared.record()
     if clash := [key for key in OWN_KEYS if key in (extra or {})]:
         raise UsageError(f"extra metadata may not hold {', '.join(clash)}: the format writes it")
     data = {"dim": probed.dim} | {key: known.pop(key, None) for key in given} | known

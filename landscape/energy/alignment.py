@@ -1,0 +1,167 @@
+"""Particle configurations modulo isometries and permutations: exact matches, point groups, and nearest copies.
+
+A configuration is an array (n, dim) of n particles in 1, 2 or 3 dimensions, with one label of species a particle.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+Array = np.ndarray
+
+COLLINEAR = 1e-5  # particles within this part of their extent from a line (or a point) lie on it
+TRIAL_ROTATIONS = 24  # orientations from which the nearest copy of another configuration is sought
+MAX_ALTERNATIONS = 50  # of rotation and permutation, until neither changes
+
+
+@dataclass(frozen=True)
+class Isometry:
+    """x -> x[permutation] @ matrix.T, with an orthogonal matrix (dim, dim)."""
+
+    matrix: Array
+    permutation: Array
+
+    def __call__(self, x: Array) -> Array:
+        """Apply to configurations (..., n, dim)."""
+        return x[..., self.permutation, :] @ self.matrix.T
+
+
+def sorted_distances(x: Array, species: Array, about_origin: bool) -> Array:
+    """Invariants of configurations (k, n, dim): distances of pairs (and from the origin), sorted within each kind.
+
+    A kind is a pair of species. If two configurations are an isometry and a permutation apart, up to shifts of the
+    particles by at most e, no entry differs by more than 2 e.
+    """
+    n = x.shape[1]
+    first, second = np.triu_indices(n, 1)
+    distance = np.linalg.norm(x[:, first] - x[:, second], axis=2)
+    kinds = np.sort(np.stack([species[first], species[second]]), axis=0)
+    if about_origin:
+        distance = np.concatenate([distance, np.linalg.norm(x, axis=2)], axis=1)
+        kinds = np.concatenate([kinds, np.stack([species, np.full(n, -1)])], axis=1)
+    parts = [np.sort(distance[:, (kind == kinds.T).all(1)], axis=1) for kind in np.unique(kinds.T, axis=0)]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(x), 0))
+
+
+def isometries(
+    a: Array, b: Array, species: Array, signs: tuple[int, ...], rotate: bool, within: float
+) -> list[Isometry]:
+    """All that carry b to a with every particle closer than `within`, both about the same fixed origin.
+
+    signs : determinants allowed of the matrices, (1,) or (1, -1). rotate : False allows the identity matrix alone.
+    Two particles of `a` fix the orientation; particles of `b` with the same distances are tried in their place. Where
+    all particles lie on a line in space (or at a point) rotations about it change nothing, and each permutation is
+    given once for each sign.
+    """
+    matrices = _candidates(a, b, species, signs, within) if rotate else np.eye(a.shape[1])[None]
+    if not len(matrices):
+        return []
+    turned = np.einsum("cij,nj->cni", matrices, b)
+    gap = np.linalg.norm(a[None, :, None] - turned[:, None], axis=3)
+    gap = np.where(species[:, None] == species[None], gap, np.inf)
+    permutation = gap.argmin(2)
+    fits = (gap.min(2) < within).all(1) & (np.sort(permutation, 1) == np.arange(len(a))).all(1)
+    found: dict[tuple[int, ...], Isometry] = {}
+    for k in np.flatnonzero(fits):
+        sign = round(float(np.linalg.det(matrices[k])))
+        found.setdefault((sign, *permutation[k].tolist()), Isometry(matrices[k], permutation[k]))
+    return list(found.values())
+
+
+def _candidates(a: Array, b: Array, species: Array, signs: tuple[int, ...], within: float) -> Array:
+    """Orthogonal matrices (c, dim, dim) that may carry b to a."""
+    dim, radius, other = a.shape[1], np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    extent = radius.max(initial=0.0)
+    flips = np.stack([np.diag([1.0] * (dim - 1) + [float(sign)]) for sign in signs])
+    if dim == 1 or extent <= COLLINEAR:
+        return flips
+    # the reference should be far out, and one of few at its distance, so that little has to be tried
+    alike = (np.abs(radius[:, None] - radius) < within) & (species[:, None] == species)
+    usable = np.flatnonzero(radius > 0.3 * extent)
+    i = usable[np.argmin(alike.sum(1)[usable])]
+    matches = np.flatnonzero((species == species[i]) & (np.abs(other - radius[i]) < within))
+    if dim == 2:
+        first = [_frame(a[i], None)] * len(matches)
+        second = [_frame(b[k], None) for k in matches]
+    else:
+        apart = np.linalg.norm(np.cross(a[i], a), axis=1) / radius[i]
+        if apart.max() <= COLLINEAR * extent:
+            first, second = [_frame(a[i], None)] * len(matches), [_frame(b[k], None) for k in matches]
+        else:
+            usable = np.flatnonzero(apart > 0.3 * apart.max())
+            j = usable[np.argmin(alike.sum(1)[usable])]
+            length = np.linalg.norm(a[i] - a[j])
+            near = (species == species[j]) & (np.abs(other - radius[j]) < within)
+            pairs = [
+                (k, m)
+                for k, m in itertools.product(matches, np.flatnonzero(near))
+                if k != m and abs(np.linalg.norm(b[k] - b[m]) - length) < 2 * within
+            ]
+            first, second = [_frame(a[i], a[j])] * len(pairs), [_frame(b[k], b[m]) for k, m in pairs]
+    if not first:
+        return np.zeros((0, dim, dim))
+    return np.einsum("cij,sjk,clk->scil", np.stack(first), flips, np.stack(second)).reshape(-1, dim, dim)
+
+
+def _frame(u: Array, v: Array | None) -> Array:
+    """A right-handed orthonormal basis (columns) whose first vector is along u, the second in the plane of u and v."""
+    first = u / np.linalg.norm(u)
+    if len(u) == 2:
+        return np.stack([first, [-first[1], first[0]]], axis=1)
+    if v is None:
+        v = np.eye(3)[np.argmin(np.abs(first))]
+    second = v - (v @ first) * first
+    second = second / np.linalg.norm(second)
+    return np.stack([first, second, np.cross(first, second)], axis=1)
+
+
+def on_a_line(x: Array) -> bool:
+    """Whether the particles of x (n, dim), about the origin, lie on one line through it, within rounding."""
+    values = np.linalg.svd(x, compute_uv=False)
+    return len(values) < 2 or bool(values[1] <= COLLINEAR * max(values[0], np.finfo(float).tiny))
+
+
+def best_rotation(a: Array, b: Array, signs: tuple[int, ...]) -> Array:
+    """The orthogonal matrix R with a sign in `signs` for its determinant that minimises |a - b R^T| (Kabsch 1976)."""
+    u, _, vt = np.linalg.svd(a.T @ b)
+    sign = round(float(np.linalg.det(u @ vt)))
+    if sign not in signs:
+        u[:, -1] *= -1
+    return u @ vt
+
+
+def nearest_copy(a: Array, b: Array, species: Array, signs: tuple[int, ...], rotate: bool) -> Isometry:
+    """The isometry that brings b closest to a, as far as alternation finds it: from several orientations, permute by
+    assignment, rotate by Kabsch's formula, until neither changes. Exact copies are found exactly by `isometries`."""
+    best, least = Isometry(np.eye(a.shape[1]), np.arange(len(a))), np.inf
+    foreign = np.where(species[:, None] == species[None], 0.0, 1e6 * (1 + np.abs(a).max()) * (1 + np.abs(b).max()))
+    for start in _orientations(a.shape[1], signs) if rotate else [np.eye(a.shape[1])]:
+        matrix, permutation = start, np.zeros(0, int)
+        for _ in range(MAX_ALTERNATIONS):
+            new = linear_sum_assignment(foreign - a @ matrix @ b.T)[1]
+            if len(permutation) and (new == permutation).all():
+                break
+            permutation = new
+            if rotate:
+                matrix = best_rotation(a, b[permutation], signs)
+        distance = float(np.linalg.norm(a - b[permutation] @ matrix.T))
+        if distance < least * (1 - 1e-9):
+            best, least = Isometry(matrix, permutation), distance
+    return best
+
+
+def _orientations(dim: int, signs: tuple[int, ...]) -> list[Array]:
+    """The identity and rotations spread over the group, each with every sign; always the same ones."""
+    rng = np.random.default_rng(0)
+    turns = [np.eye(dim)]
+    while dim > 1 and len(turns) < TRIAL_ROTATIONS:
+        q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
+        q = q * np.sign(np.diag(r))
+        q[:, -1] *= np.sign(np.linalg.det(q))
+        turns.append(q)
+    flips = [np.diag([1.0] * (dim - 1) + [float(sign)]) for sign in signs]
+    return [turn @ flip for turn in turns for flip in flips]

@@ -1,0 +1,420 @@
+"""Symmetries that an energy declares: what they leave unchanged, their zero modes, and when two points are one.
+
+`Energy(..., symmetry=ParticleSymmetry(7))` declares a cluster of seven equal atoms, `symmetry=Periodic((2 * pi, None))`
+an angle and a length. A stationary point then stands for its whole orbit under the group. With the flat directions of
+the orbit left out, the mass of a nondegenerate minimum at small temperature is
+
+    exp(-beta E) (2 pi / beta)^((d - z) / 2) (product of the d - z nonzero Hessian eigenvalues)^-1/2 V
+
+with z the dimension of the orbit and V its z-dimensional volume in Euclidean x, over all of its pieces; rates take the
+same V of saddle and minimum (`landscape.rates.kramers`). For particles in space V is 8 pi^2 sqrt(n^3 det I), with the
+inertia tensor I for unit masses about the centroid (the volume of the box is left out of every V), times the number of
+distinct permutation-inversion isomers, 2 prod_s n_s! / h; h is the order of the point group with improper operations.
+Collinear particles have z = 5 and 4 pi n^(3/2) I instead.
+
+D. J. Wales, Energy Landscapes, Cambridge University Press 2003, chapters 6 and 7.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from landscape.energy.alignment import (
+    COLLINEAR,
+    Array,
+    Isometry,
+    isometries,
+    nearest_copy,
+    sorted_distances,
+)
+from landscape.errors import EnergyError
+
+Move = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+# Volume of the rotations (3-D) or of the directions of a line, by the dimension of space and of the orbit.
+TURNS = {(1, 0): 1.0, (2, 0): 1.0, (3, 0): 1.0, (2, 1): 2 * math.pi, (3, 2): 4 * math.pi, (3, 3): 8 * math.pi**2}
+POINT_GROUP = 1e-4  # particles that an operation brings this close, in units of the cluster's extent, are matched
+
+
+@dataclass(frozen=True, eq=False)
+class Orbits:
+    """The orbits of n points. zero_modes (n,) int : their dimensions z. log_volume (n,) : log V, over all pieces.
+
+    order (n,) int : order of the point group (the pairs of a sign and a permutation that a rotation undoes).
+    """
+
+    zero_modes: Array
+    log_volume: Array
+    order: Array
+
+
+class Symmetry(ABC):
+    """What the searches need to know of a symmetry group that acts on x (d,) by isometries."""
+
+    kind: ClassVar[str]
+    continuous: ClassVar[bool]  # whether orbits have flat directions
+
+    @abstractmethod
+    def check(self, dim: int, where: str) -> None:
+        """EnergyError, beginning with `where`, unless this can be a symmetry of an energy of `dim` coordinates."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for tables."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """Plain data for metadata and saved analyses; `from_record` is the inverse."""
+
+    @abstractmethod
+    def moves(self) -> list[tuple[str, Move]]:
+        """The kinds of elements that make up the group: a name, and how one of them, drawn at random, moves (n, d)."""
+
+    @abstractmethod
+    def canonical(self, x: Array) -> Array:
+        """Copies of x (n, d) in a standard place: inside one period, about the origin."""
+
+    @abstractmethod
+    def separation(self, points: Array, x: Array, within: float) -> Array:
+        """Distances (n,) from points (n, d) to the copy of x (d,) nearest to each; inf where beyond `within`."""
+
+    @abstractmethod
+    def nearest(self, x: Array, reference: Array) -> Array:
+        """The copy of each row of x (n, d) that is nearest to that row of `reference` (n, d)."""
+
+    def moved(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """x (n, d), each row moved by a random element."""
+        for _, move in self.moves():
+            x = move(x, generator)
+        return x
+
+
+@dataclass(frozen=True)
+class Periodic(Symmetry):
+    """E(x) is unchanged when coordinate k changes by periods[k]; None for a coordinate that is not periodic."""
+
+    periods: tuple[float | None, ...]
+
+    kind: ClassVar[str] = "periodic"
+    continuous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        given = tuple(None if period is None else _positive(period) for period in _sequence(self.periods, "periods"))
+        if not any(given):
+            raise EnergyError(f"a periodic energy has a period in one coordinate at least, not {self.periods!r}")
+        object.__setattr__(self, "periods", given)
+
+    @property
+    def lengths(self) -> Array:
+        """The periods (d,), infinite where there is none."""
+        return np.array([math.inf if period is None else period for period in self.periods])
+
+    @property
+    def mask(self) -> Array:
+        """(d,) bool: which coordinates are periodic."""
+        return np.isfinite(self.lengths)
+
+    def check(self, dim: int, where: str) -> None:
+        if len(self.periods) != dim:
+            raise EnergyError(f"{where}: periods are {dim}, one a coordinate (None: not periodic), not {self.periods}")
+
+    def describe(self) -> str:
+        return "periods " + ", ".join("none" if period is None else f"{period:.6g}" for period in self.periods)
+
+    def record(self) -> dict[str, Any]:
+        return {"kind": self.kind, "periods": list(self.periods)}
+
+    def moves(self) -> list[tuple[str, Move]]:
+        names = {int(k): f"the period {self.lengths[k]:.6g} of coordinate {k}" for k in np.flatnonzero(self.mask)}
+        return [(name, partial(self._shift, k)) for k, name in names.items()]
+
+    def _shift(self, k: int, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        times = torch.tensor([-2, -1, 1, 2])[torch.randint(4, (len(x),), generator=generator)]
+        moved = x.clone()
+        moved[:, k] += float(self.lengths[k]) * times.to(x)
+        return moved
+
+    def canonical(self, x: Array) -> Array:
+        """Periodic coordinates in [0, period)."""
+        wrapped = np.array(x, float)
+        mask, lengths = self.mask, self.lengths
+        inside = np.mod(wrapped[:, mask], lengths[mask])
+        wrapped[:, mask] = np.where(inside < lengths[mask], inside, 0.0)  # mod of a tiny negative number rounds up
+        return wrapped
+
+    def difference(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """a - b (..., d) between nearest copies."""
+        lengths = torch.as_tensor(self.lengths, dtype=a.dtype, device=a.device)
+        gap = a - b
+        return torch.where(lengths.isfinite(), gap - lengths.nan_to_num(posinf=1.0) * (gap / lengths).round(), gap)
+
+    def separation(self, points: Array, x: Array, within: float) -> Array:
+        distance = self.difference(torch.as_tensor(points), torch.as_tensor(x)).norm(dim=-1).numpy()
+        return np.where(distance <= within, distance, np.inf)
+
+    def nearest(self, x: Array, reference: Array) -> Array:
+        return np.asarray(reference) + self.difference(torch.as_tensor(x), torch.as_tensor(reference)).numpy()
+
+
+@dataclass(frozen=True)
+class ParticleSymmetry(Symmetry):
+    """n_particles in 1, 2 or 3 dimensions; coordinates are x1, y1, z1, x2, ...
+
+    translation : moving all particles together changes nothing. rotation : nor does turning them about the centroid
+    (about the origin without translation). inversion : nor does a mirror image; needs rotation.
+    species : a label (whole number or text) a particle; exchanging particles of one species changes nothing. None: all
+    are of one. Different labels throughout declare no permutations.
+    """
+
+    n_particles: int
+    dim: int = 3
+    translation: bool = True
+    rotation: bool = True
+    species: tuple[int | str, ...] | None = None
+    inversion: bool = True
+
+    kind: ClassVar[str] = "particles"
+    continuous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("n_particles", None), ("dim", (1, 2, 3))):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < 1 or (allowed and value not in allowed):
+                raise EnergyError(f"particles: {name} is {'1, 2 or 3' if allowed else 'at least 1'}, not {value!r}")
+        for name in ("translation", "rotation", "inversion"):
+            if not isinstance(getattr(self, name), bool):
+                raise EnergyError(f"particles: {name} is True or False, not {getattr(self, name)!r}")
+        if self.inversion and not self.rotation:
+            raise EnergyError("particles: inversion is declared together with rotation, or not at all")
+        if self.species is not None:
+            object.__setattr__(self, "species", _sequence(self.species, "species"))
+            if len(self.labels) != self.n_particles:
+                raise EnergyError(f"particles: species are {self.n_particles} labels, not {len(self.labels)}")
+
+    @property
+    def labels(self) -> Array:
+        """Species as numbers (n_particles,)."""
+        if self.species is None:
+            return np.zeros(self.n_particles, int)
+        known = {label: k for k, label in enumerate(dict.fromkeys(self.species))}
+        return np.array([known[label] for label in self.species])
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """Determinants of the matrices in the group."""
+        return (1, -1) if self.inversion else (1,)
+
+    def check(self, dim: int, where: str) -> None:
+        if self.n_particles * self.dim != dim:
+            raise EnergyError(
+                f"{where}: {self.n_particles} particles in {self.dim} dimensions have {self.n_particles * self.dim} "
+                f"coordinates, but the energy has {dim}"
+            )
+
+    def describe(self) -> str:
+        counts = Counter(self.labels.tolist()).values()
+        names = [name for name in ("translation", "rotation", "inversion") if getattr(self, name)]
+        kinds = " + ".join(str(count) for count in counts)
+        return ", ".join([*names, f"permutation of {kinds} particles"] if max(counts) > 1 else names)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "n_particles": self.n_particles, "dim": self.dim, "translation": self.translation,
+            "rotation": self.rotation, "species": None if self.species is None else list(self.species),
+            "inversion": self.inversion,
+        }  # fmt: skip
+
+    # -- the group ---------------------------------------------------------------------------------------------------
+
+    def moves(self) -> list[tuple[str, Move]]:
+        moves: list[tuple[str, Move]] = []
+        if self.translation:
+            moves.append(("translation", self._shift))
+        if self.rotation and self.dim > 1:
+            moves.append(("rotation", self._turn))
+        if self.inversion:
+            moves.append(("inversion", self._reflect))
+        if len(np.unique(self.labels)) < self.n_particles:
+            moves.append(("permutation of particles of one species", self._permute))
+        return moves
+
+    def _shift(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        shift = torch.randn(len(x), 1, self.dim, generator=generator, dtype=torch.float64).to(x)
+        return (x.reshape(len(x), -1, self.dim) + shift).reshape(x.shape)
+
+    def _turn(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        q = torch.linalg.qr(torch.randn(len(x), self.dim, self.dim, generator=generator, dtype=torch.float64))[0]
+        q[:, :, -1] *= torch.linalg.det(q).sign()[:, None]
+        return self._about_center(x, q.to(x))
+
+    def _reflect(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        # with the rotations, one improper operation gives all of them
+        mirror = torch.eye(self.dim, dtype=x.dtype, device=x.device)
+        mirror[-1, -1] = -1
+        return self._about_center(x, mirror.expand(len(x), -1, -1))
+
+    def _about_center(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        atoms = x.reshape(len(x), -1, self.dim)
+        center = atoms.mean(1, keepdim=True) if self.translation else torch.zeros_like(atoms[:, :1])
+        return ((atoms - center) @ matrices.mT + center).reshape(x.shape)
+
+    def _permute(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        order = torch.arange(self.n_particles)
+        for label in np.unique(self.labels):
+            of = torch.from_numpy(np.flatnonzero(self.labels == label))
+            order[of] = of[torch.randperm(len(of), generator=generator)]
+        return x.reshape(len(x), -1, self.dim)[:, order.to(x.device)].reshape(x.shape)
+
+    def centered(self, x: Array) -> Array:
+        """Configurations (n, n_particles, dim) of x (n, d), about the centroid if translations are declared."""
+        atoms = np.asarray(x, float).reshape(-1, self.n_particles, self.dim)
+        return atoms - atoms.mean(1, keepdims=True) if self.translation else atoms
+
+    def canonical(self, x: Array) -> Array:
+        """The centroid at the origin; orientation and order as they are."""
+        return self.centered(x).reshape(np.shape(x))
+
+    def separation(self, points: Array, x: Array, within: float) -> Array:
+        atoms, wanted = self.centered(points), self.centered(x[None])
+        about_origin = not self.translation
+        invariants = sorted_distances(atoms, self.labels, about_origin)
+        gap = np.abs(invariants - sorted_distances(wanted, self.labels, about_origin)).max(1, initial=0.0)
+        distance = np.full(len(atoms), np.inf)
+        for k in np.flatnonzero(gap <= 2 * within):
+            found = self._copies(atoms[k], wanted[0], within)
+            distance[k] = min((float(np.linalg.norm(atoms[k] - g(wanted[0]))) for g in found), default=np.inf)
+        return distance
+
+    def nearest(self, x: Array, reference: Array) -> Array:
+        """The centroid of the copy is that of the reference."""
+        moved, fixed = self.centered(x), self.centered(reference)
+        offset = np.asarray(reference, float).reshape(fixed.shape) - fixed
+        copies = [self.alignment(a, b)(b) for a, b in zip(fixed, moved, strict=True)]
+        return (np.array(copies).reshape(fixed.shape) + offset).reshape(np.shape(x))
+
+    def alignment(self, a: Array, b: Array) -> Isometry:
+        """The operation that carries the centred configuration b closest to a: exact where they are copies."""
+        within = POINT_GROUP * (np.linalg.norm(a, axis=1).max() + np.finfo(float).tiny)
+        exact = self._copies(a, b, within)
+        if exact:
+            return min(exact, key=lambda g: float(np.linalg.norm(a - g(b))))
+        return nearest_copy(a, b, self.labels, self.signs, self.rotation)
+
+    def _copies(self, a: Array, b: Array, within: float) -> list[Isometry]:
+        return isometries(a, b, self.labels, self.signs, self.rotation, within)
+
+    # -- orbits ------------------------------------------------------------------------------------------------------
+
+    def tangents(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Orthonormal bases (n, d, z) of the directions along the orbits of x (n, d), and the moments (n, r).
+
+        The moments are the eigenvalues of the Gram matrix of the infinitesimal rotations (in space: of the inertia
+        tensor). Where one vanishes, as for particles on a line in space, its column is zero, and so is the moment.
+        """
+        atoms = x.reshape(len(x), self.n_particles, self.dim)
+        parts = []
+        if self.translation:
+            shift = torch.eye(self.dim, dtype=x.dtype, device=x.device).repeat(self.n_particles, 1)
+            parts.append((shift / self.n_particles**0.5).expand(len(x), -1, -1))
+            atoms = atoms - atoms.mean(1, keepdim=True)
+        moments = x.new_zeros(len(x), 0)
+        if self.rotation and self.dim > 1:
+            turns = []
+            for a in range(self.dim):
+                for b in range(a + 1, self.dim):
+                    turn = torch.zeros_like(atoms)
+                    turn[:, :, a], turn[:, :, b] = -atoms[:, :, b], atoms[:, :, a]
+                    turns.append(turn.reshape(len(x), -1))
+            turn = torch.stack(turns, 2)
+            moments, axes = torch.linalg.eigh(turn.mT @ turn)
+            present = moments > COLLINEAR**2 * moments[:, -1:]
+            moments = torch.where(present, moments, 0)
+            scale = torch.where(present, moments, 1).rsqrt() * present
+            parts.append(turn @ (axes * scale[:, None]))
+        basis = torch.cat(parts, 2) if parts else x.new_zeros(len(x), x.shape[1], 0)
+        return basis, moments
+
+    def orbits(self, x: Array) -> Orbits:
+        """Dimension, volume and point group of the orbit of each row of x (n, d)."""
+        _, found = self.tangents(torch.as_tensor(np.asarray(x, float)))
+        moments = found.numpy()
+        present = moments > 0
+        turning = present.sum(1)
+        volume = 0.5 * np.log(np.where(present, moments, 1.0)).sum(1)
+        volume += np.log([TURNS[self.dim, int(k)] for k in turning]) if self.rotation else 0.0
+        volume += 0.5 * self.dim * math.log(self.n_particles) if self.translation else 0.0
+        isomers = math.log(len(self.signs)) + sum(math.lgamma(int(count) + 1) for count in np.bincount(self.labels))
+        order = np.array([self.point_group_order(atoms) for atoms in self.centered(x)], int)
+        zero_modes = turning + (self.dim if self.translation else 0)
+        return Orbits(zero_modes, volume + isomers - np.log(np.maximum(order, 1)), order)
+
+    def point_group_order(self, atoms: Array) -> int:
+        """h, the number of pairs (sign, permutation) that some rotation undoes, for a centred configuration."""
+        within = POINT_GROUP * (np.linalg.norm(atoms, axis=1).max() + np.finfo(float).tiny)
+        return max(len(self._copies(atoms, atoms, within)), 1)
+
+
+def eigh_modulo(symmetry: Symmetry | None, x: torch.Tensor, hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues (n, d) ascending and vectors (n, d, d) of Hessians (n, d, d) at x, zero modes set apart.
+
+    Directions along the orbit come last and carry the largest of the other eigenvalues: no search moves along them,
+    since the gradient has no component there, and no index or degeneracy sees them.
+    """
+    if not isinstance(symmetry, ParticleSymmetry):
+        values, vectors = torch.linalg.eigh(hessian)
+        return values, vectors
+    basis, _ = symmetry.tangents(x)
+    flat = basis @ basis.mT
+    across = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) - flat
+    size = 2 * torch.linalg.matrix_norm(hessian)[:, None, None] + torch.finfo(x.dtype).tiny
+    values, vectors = torch.linalg.eigh(across @ hessian @ across + size * flat)
+    n_other = x.shape[1] - n_zero_modes(basis)
+    largest = values.gather(1, (n_other - 1).clamp_min(0)[:, None])
+    return torch.where(torch.arange(x.shape[1], device=x.device) >= n_other[:, None], largest, values), vectors
+
+
+def n_zero_modes(basis: torch.Tensor) -> torch.Tensor:
+    """The number of columns of bases (n, d, z) that are not zero, (n,)."""
+    return (basis.square().sum(1) > 0.5).sum(1)
+
+
+def from_record(record: Any, dim: int, where: str) -> Symmetry:
+    """The symmetry that plain data declares; EnergyError, beginning with `where`, if it fits no `dim` coordinates."""
+    kinds: dict[str, Any] = {Periodic.kind: Periodic, ParticleSymmetry.kind: ParticleSymmetry}
+    if isinstance(record, Symmetry):
+        record.check(dim, where)
+        return record
+    if not isinstance(record, Mapping) or record.get("kind") not in kinds:
+        raise EnergyError(f"{where}: a symmetry is an object with kind {' or '.join(kinds)}, not {record!r}")
+    fields = {name: value for name, value in record.items() if name != "kind"}
+    try:
+        symmetry: Symmetry = kinds[record["kind"]](**fields)
+    except TypeError as error:
+        raise EnergyError(f"{where}: symmetry {record['kind']}: {str(error).partition('__init__() ')[2]}") from error
+    except EnergyError as error:
+        raise EnergyError(f"{where}: symmetry: {error}") from error
+    symmetry.check(dim, where)
+    return symmetry
+
+
+def _sequence(value: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise EnergyError(f"{name} are a list, not {value!r}")
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+
+
+def _positive(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise EnergyError(f"a period is a finite number above 0, or None, not {value!r}")
+    return float(value)
