@@ -132,8 +132,8 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train energies from sequences",
-        description="Train Neural Langevin Dynamics, all seeds at once: by simulation-free matching, or, for "
-        "underdamped models, by simulated paths.",
+        description="Train Neural Langevin Dynamics, all seeds at once: simulation-free matching first, then "
+        "the least change of each energy that gives it the rates of its own segmentation.",
         epilog=TRAIN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,7 +10,8 @@ t = k + s,
     m(s) = (1 - s) m_k + s m_{k+1} + s (1 - s) b(c_k, c_{k+1}, s),       m = (mu, log sigma),
 
 with an MLP b. So mu and sigma are smooth inside intervals, continuous across nodes, and known with their time
-derivatives in closed form. A jump between two observations is the bubble b's work.
+derivatives in closed form. A jump between two observations is the bubble b's work. (Underdamped paths
+need one derivative more, see `inertial`.)
 
 Control: from k to k + 1, at t = k + s, a pull to a target of c_{k+1} and x_{k+1}, plus an MLP of the state, c_{k+1}
 and s. So the state at observation k has seen x_k.
@@ -19,7 +20,7 @@ and s. So the state at observation k has seen x_k.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,6 +125,8 @@ class Encoder(nn.Module):
 class PosteriorEncoder(Encoder):
     """Observations (S, B, T, c) -> contexts, node marginals, marginals at any time inside the intervals."""
 
+    node_values, bubbles = 2, 2  # a coordinate
+
     def __init__(
         self,
         generators: Sequence[torch.Generator],
@@ -134,36 +137,47 @@ class PosteriorEncoder(Encoder):
         direction: Direction = "online",
     ) -> None:
         super().__init__(generators, n_channels, dim, n_context, mask_input, direction)
-        self.node = StackedMLP(generators, n_context, n_context, 2 * dim, gain=0.1)
+        self.node = StackedMLP(generators, n_context, n_context, self.node_values * dim, gain=0.1)
         self.left = StackedLinear(generators, n_context, n_context)
         self.right = StackedLinear(generators, n_context, n_context)
         self.clock = uniform(generators, (1, 1, n_context), 1.0)
-        self.bubble = StackedLinear(generators, n_context, 2 * dim, gain=0.1)
+        self.bubble = StackedLinear(generators, n_context, self.bubbles * dim, gain=0.1)
 
     def nodes(self, contexts: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """(S, B, T, H), (S, B, T, c) -> (S, B, T, 2 d): mean and log sd at the observations."""
+        """(S, B, T, H), (S, B, T, c) -> (S, B, T, node_values d): mean, log sd, ... at the observations."""
         seeds, batch, time, _ = contexts.shape
-        rows = (seeds, batch * time, -1)
+        rows, d = (seeds, batch * time, -1), self.dim
         out = self.node(contexts.reshape(rows)).view(seeds, batch, time, -1)
-        return torch.cat([out[..., : self.dim] + self.linear(x), out[..., self.dim :] + START_LOG_SD], -1)
+        return torch.cat([out[..., :d] + self.linear(x), out[..., d : 2 * d] + START_LOG_SD, out[..., 2 * d :]], -1)
 
-    def between(self, contexts: torch.Tensor, nodes: torch.Tensor, s: torch.Tensor) -> Marginals:
-        """Marginals at times k + s, s (S, B, T - 1) in (0, 1), one in each interval; derivatives by time."""
+    def hidden(self, contexts: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Hidden layer of the bubbles at times k + s, s (S, B, T - 1, 1): (S, B, T - 1, H)."""
         seeds, batch, time, _ = contexts.shape
         flat = contexts.reshape(seeds, batch * time, -1)
         left = self.left(flat).view(seeds, batch, time, -1)[:, :, :-1]
         right = self.right(flat).view(seeds, batch, time, -1)[:, :, 1:]
+        return torch.tanh(left + right + s * self.clock)
+
+    def between(self, contexts: torch.Tensor, nodes: torch.Tensor, s: torch.Tensor) -> Marginals:
+        """Marginals at times k + s, s (S, B, T - 1) in (0, 1), one in each interval; derivatives by time."""
         s = s.unsqueeze(-1)
-        hidden = torch.tanh(left + right + s * self.clock)
-        rows = (seeds, batch * (time - 1), -1)
-        bubble = self.bubble(hidden.reshape(rows)).view(seeds, batch, time - 1, -1)
-        slope = ((1 - hidden.square()) * self.clock).reshape(rows)
-        bubble_rate = torch.bmm(slope, self.bubble.weight).view_as(bubble)
+        hidden = self.hidden(contexts, s)
+        bubble = per_row(self.bubble, hidden)
+        bubble_rate = per_row(self.slope, (1 - hidden.square()) * self.clock)
         start, end = nodes[:, :, :-1], nodes[:, :, 1:]
         value = torch.lerp(start, end, s) + s * (1 - s) * bubble
         rate = end - start + (1 - 2 * s) * bubble + s * (1 - s) * bubble_rate
         d = self.dim
         return Marginals(value[..., :d], value[..., d:], rate[..., :d], rate[..., d:])
+
+    def slope(self, hidden_rate: torch.Tensor) -> torch.Tensor:
+        """Time derivative of the bubbles, from that of their hidden layer: (S, n, H) -> (S, n, bubbles d)."""
+        return torch.bmm(hidden_rate, self.bubble.weight)
+
+
+def per_row(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """A function (S, n, H) -> (S, n, m) on values (S, B, T, H)."""
+    return function(values.flatten(1, 2)).view(*values.shape[:3], -1)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from nld_models.encoder import PathEncoder, PosteriorEncoder
+from nld_models.inertial import InertialEncoder
 from nld_models.matching import MatchingNoise, encode, matching_terms
 from nld_models.model_config import ModelConfig
 from nld_models.observation import GaussianDecoder
@@ -60,7 +61,8 @@ class LatentModel(nn.Module):
         d, units, direction = config.latent_dim, config.context, config.direction
         self.encoder: PosteriorEncoder | PathEncoder
         if config.objective == "matching":
-            self.encoder = PosteriorEncoder(generators, n_channels, d, units, mask_input, direction)
+            kind = InertialEncoder if config.prior == "underdamped" else PosteriorEncoder
+            self.encoder = kind(generators, n_channels, d, units, mask_input, direction)
         else:
             state_dim = 2 * d if config.prior == "underdamped" else d
             self.encoder = PathEncoder(generators, n_channels, d, state_dim, units, mask_input, direction)
@@ -81,11 +83,11 @@ class LatentModel(nn.Module):
         self, generators: Sequence[torch.Generator], batch: int, time: int, n: int
     ) -> MatchingNoise | PathNoise:
         """The random numbers of one evaluation of `terms`: windows of `time` frames, n points for log Z."""
-        d = self.config.latent_dim
+        d, state_dim = self.config.latent_dim, self.prior.state_dim
         if isinstance(self.encoder, PosteriorEncoder):
-            return MatchingNoise.draw(generators, batch, time, d, n, self.dtype)
+            return MatchingNoise.draw(generators, batch, time, d, state_dim, n, self.dtype)
         steps = (time - 1) * self.substeps
-        return PathNoise.draw(generators, batch, steps, d, self.prior.state_dim, n, self.dtype)
+        return PathNoise.draw(generators, batch, steps, d, state_dim, n, self.dtype)
 
     def terms(self, batch: Batch, noise: MatchingNoise | PathNoise) -> dict[str, torch.Tensor]:
         """The terms of the loss at the top of this module, each (S,), in nats a frame."""

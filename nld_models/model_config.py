@@ -19,6 +19,7 @@ PriorKind = Literal["overdamped", "underdamped", "rotated", "nsde"]
 Objective = Literal["matching", "simulated"]
 PRIORS: tuple[PriorKind, ...] = ("overdamped", "underdamped", "rotated", "nsde")
 OBJECTIVES: tuple[Objective, ...] = ("matching", "simulated")
+MLP_ENERGY = MappingProxyType({"hidden": [64, 64], "activation": "tanh", "confinement": 0.1})
 # What each prior has of the coefficients that can be learned.
 COEFFICIENTS = {
     "overdamped": ("beta", "gamma"),
@@ -32,10 +33,11 @@ COEFFICIENTS = {
 class ModelConfig:
     """The kind and the sizes of a model; one family, which differs in the prior only.
 
-    latent_dim : d. prior : see `prior`. objective : "matching" (simulation-free, the default) or "simulated" (the
-    default for underdamped priors, which matching cannot train). direction : context c_k sees x_0..x_k ("online") or
+    latent_dim : d. prior : see `prior`. objective : "matching" (simulation-free, the default) or "simulated"
+    (the paper's). direction : context c_k sees x_0..x_k ("online") or
     x_k..x_T ("reversed"). substeps : time steps an observation of the simulated objective; None is 4, underdamped 6.
-    architecture, energy : name and config (without dim) of the energy network, see `landscape.energy.architectures`.
+    architecture, energy : name and config (without dim) of the energy network, see `landscape.energy.architectures`;
+    an empty table is two hidden layers of 64 and a confinement of .1 for "mlp", the published sizes for "residual-mlp".
     decoder : "mlp" or "linear"; decoder_hidden : its hidden units. noise : the decoder's is one number a channel
     ("constant") or depends on the latent point ("state"). context : units of the GRU and of the posterior's networks.
     drift_hidden : units of the two hidden layers of the free drift ("nsde").
@@ -54,9 +56,7 @@ class ModelConfig:
     direction: Direction = "online"
     substeps: int | None = None
     architecture: str = "mlp"
-    energy: Mapping[str, Any] = field(
-        default_factory=lambda: {"hidden": [64, 64], "activation": "tanh", "confinement": 0.1}
-    )
+    energy: Mapping[str, Any] = field(default_factory=dict)
     decoder: DecoderKind = "mlp"
     decoder_hidden: int = 32
     noise: NoiseKind = "constant"
@@ -71,10 +71,8 @@ class ModelConfig:
         check_choice("prior", self.prior, PRIORS)
         underdamped = self.prior == "underdamped"
         learned = tuple(name for name in COEFFICIENTS[self.prior] if name != "beta")
-        for name, value in (
-            ("objective", "simulated" if underdamped else "matching"), ("substeps", 6 if underdamped else 4),
-            ("learned", learned),
-        ):  # fmt: skip
+        defaults = (("objective", "matching"), ("substeps", 6 if underdamped else 4), ("learned", learned))
+        for name, value in defaults:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("latent_dim", "decoder_hidden", "context", "substeps", "drift_hidden"):
@@ -83,8 +81,6 @@ class ModelConfig:
             ("objective", OBJECTIVES), ("direction", DIRECTIONS), ("decoder", DECODERS), ("noise", NOISES)
         ):  # fmt: skip
             check_choice(name, getattr(self, name), known)
-        if underdamped and self.objective == "matching":
-            raise ConfigError("an underdamped prior has no simulation-free objective; leave objective out")
         if self.prior == "rotated" and self.latent_dim < 2:
             raise ConfigError("a rotation needs latent_dim of at least 2, not 1")
         for name in ("initial_diffusion", "beta", "momentum_time"):
@@ -102,7 +98,8 @@ class ModelConfig:
     def _check_energy(self) -> None:
         if not isinstance(self.energy, Mapping) or "dim" in self.energy:
             raise ConfigError(f"energy is a table without dim (latent_dim gives it), not {self.energy!r}")
-        object.__setattr__(self, "energy", MappingProxyType(dict(self.energy)))
+        given = self.energy or (MLP_ENERGY if self.architecture == "mlp" else {})
+        object.__setattr__(self, "energy", MappingProxyType(dict(given)))
         try:
             with torch.random.fork_rng(devices=[]):
                 build(self.architecture, {"dim": self.latent_dim, **self.energy})

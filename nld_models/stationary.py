@@ -21,7 +21,7 @@ class StationaryNoise:
 @dataclass(frozen=True)
 class Stationary:
     """rows (S, n) : flat positions of the drawn frames. log_z (S,), 0 without a stationary density. term (S,) :
-    mean of -log density(state), states held fixed; 0 likewise."""
+    mean of -log density of the positions, which are held fixed; 0 likewise."""
 
     rows: torch.Tensor
     log_z: torch.Tensor
@@ -39,7 +39,7 @@ def stationary(prior: Prior, batch: Batch, states: torch.Tensor, noise: Stationa
     # The picks are in random order, so the first ones are a random choice.
     kernels = torch.arange(min(N_KERNELS, fixed.shape[1])).expand(len(states), -1)
     log_z = prior.log_partition(positions, kernels, noise.partition)
-    return Stationary(rows, log_z, -prior.log_density(fixed, log_z).mean(1))
+    return Stationary(rows, log_z, prior.reduced_energy(positions).mean(1) + log_z)
 
 
 def at_rows(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

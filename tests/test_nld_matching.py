@@ -209,7 +209,9 @@ def tiny_model(**settings: object) -> tuple[LatentModel, Batch, MatchingNoise]:
     frames = torch.ones(2, 3, 6, dtype=torch.bool)
     frames[:, 0, 4:] = False
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool), frames, frames)
-    return model, batch, MatchingNoise.draw(generators, 3, 6, config.latent_dim, 128, torch.float64)
+    noise = model.draw_noise(generators, 3, 6, 128)
+    assert isinstance(noise, MatchingNoise)
+    return model, batch, noise
 
 
 @pytest.mark.parametrize(
@@ -218,6 +220,7 @@ def tiny_model(**settings: object) -> tuple[LatentModel, Batch, MatchingNoise]:
         {"decoder": "linear"},
         {"decoder": "mlp", "noise": "state", "direction": "reversed"},
         {"prior": "rotated", "learned": ("beta", "gamma")},
+        {"prior": "underdamped", "learned": ("beta", "gamma", "mass")},
         {"prior": "nsde", "drift_hidden": 5},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
@@ -255,8 +258,9 @@ def test_gradient_of_the_loss_against_differences(settings: dict[str, object]) -
         assert slope != 0, name
 
 
-def test_stationarity_moves_the_energy_only() -> None:
-    model, batch, noise = tiny_model()
+@pytest.mark.parametrize("prior", ["overdamped", "underdamped"])
+def test_stationarity_moves_the_energy_only(prior: str) -> None:
+    model, batch, noise = tiny_model(prior=prior)
     learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     moved = torch.autograd.grad(
         model.terms(batch, noise)["stationarity"].sum(), list(learned.values()), allow_unused=True

@@ -405,7 +405,6 @@ def test_fastest_rates_of_quadratic_wells() -> None:
     ("settings", "message"),
     [
         ({"prior": "inertial"}, "prior is one of overdamped, underdamped, rotated, nsde, not 'inertial'"),
-        ({"prior": "underdamped", "objective": "matching"}, "no simulation-free objective"),
         ({"prior": "rotated", "latent_dim": 1}, "needs latent_dim of at least 2"),
         ({"learned": ("mass",)}, "learned is a list of beta, gamma for prior overdamped"),
         ({"learned": "gamma"}, "learned is a list"),

@@ -65,8 +65,8 @@ class Interrupted(Exception):
 KINDS: dict[str, dict[str, object]] = {
     "rotated": {"prior": "rotated", "noise": "state"},
     "nsde": {"prior": "nsde", "drift_hidden": 6, "direction": "reversed"},
-    "underdamped": {"prior": "underdamped", "substeps": 2},
-    "underdamped, fixed": {"prior": "underdamped", "substeps": 2, "learned": ("mass",), "decoder": "linear"},
+    "underdamped": {"prior": "underdamped"},
+    "underdamped, simulated": {"prior": "underdamped", "objective": "simulated", "substeps": 2, "learned": ("mass",)},
     "overdamped, simulated": {"objective": "simulated", "substeps": 2, "learned": ("beta",)},
     "nsde by torchsde": {"prior": "nsde", "objective": "simulated", "substeps": 2},
 }
