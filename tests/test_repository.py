@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module of `landscape` imports only from its left.
 ORDER = [
-    *("errors", "energy", "dynamics", "sampling", "search", "rates", "weights", "network", "checks", "store"),
+    *("errors", "energy", "tasks", "dynamics", "sampling", "search", "rates", "weights", "network", "checks", "store"),
     *("comparison", "analysis", "tables", "plots", "report", "cli"),
 ]
 HEAVY = ("torch", "sklearn", "matplotlib", "torchsde")

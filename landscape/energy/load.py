@@ -20,6 +20,7 @@ from landscape.energy.from_file import CONVERT, read_exported, read_safetensors
 from landscape.energy.metadata import resolve_dim
 from landscape.energy.potentials import MAKERS
 from landscape.energy.probe import probe_energy
+from landscape.energy.recipe import Recipe, absolute
 from landscape.errors import EnergyError
 
 FORMS = ".safetensors, .pth, .pt, .pt2, file.py:name, package.module:name or potential:NAME"
@@ -75,8 +76,12 @@ def load_energy(
         resolve_dim(obj.dim, dim, spec)
         obj.source, obj.sha256 = spec, sha256
         probe_energy(obj)
-        return obj
-    return as_energy(obj, dim, dtype=dtype, device=device, metadata=metadata, source=spec, sha256=sha256)
+        energy = obj
+    else:
+        energy = as_energy(obj, dim, dtype=dtype, device=device, metadata=metadata, source=spec, sha256=sha256)
+    precision = str(energy.dtype).removeprefix("torch.")
+    energy.recipe = Recipe(absolute(spec), energy.dim, trust, precision, str(energy.device), sha256)
+    return energy
 
 
 def _is_code(spec: str) -> bool:
