@@ -13,6 +13,7 @@ from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.lbfgs import LBFGS, relax
+from landscape.tasks import task
 
 BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
 BALL_RADII = 12
@@ -111,6 +112,7 @@ def make_basins(energy: Energy, minima: np.ndarray, generator: torch.Generator, 
     return Basins(x, 0.5 * radius, scale)
 
 
+@task(rows={"x": 2}, doubles=lambda x: 48.0 * x.shape[1], calls=lambda x: 3)
 def gradient_flow(
     energy: Energy,
     x: torch.Tensor,

@@ -9,6 +9,7 @@ import torch
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
+from landscape.tasks import task
 
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 ENERGY_NOISE = 4e-15  # relative rounding error that a descent must tolerate at its end
@@ -32,6 +33,7 @@ class LBFGS:
             raise UsageError(f"L-BFGS needs memory >= 1, max_iterations >= 1 and step_tolerance > 0, not {self}")
 
 
+@task(rows={"x": 2, "radius": 1, "center": 2}, doubles=lambda x: 48.0 * x.shape[1], calls=lambda x: 1)
 def relax(
     energy: Energy,
     x: torch.Tensor,

@@ -9,6 +9,7 @@ import torch
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
+from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
 
@@ -34,6 +35,7 @@ class EigenvectorFollowing:
             )
 
 
+@task(rows={"x": 2, "index": 1, "scale": 1, "region": 2}, doubles=matrix_doubles, calls=lambda x: 2 * x.shape[1])
 def follow_eigenvectors(
     energy: Energy,
     x: torch.Tensor,

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from landscape.energy import Energy
 from landscape.search.driver import State, Status, iterate
+from landscape.tasks.task import matrix_doubles, task
 
 DEGENERATE_X = 1e-3  # degenerate points within this (1 + |x|), at equal energy, are one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
@@ -110,6 +111,7 @@ def classify(eigenvalues: np.ndarray, nearby: np.ndarray | None = None) -> tuple
     return ((eigenvalues < 0) & ~flat).sum(1), flat.any(1)
 
 
+@task(rows={"x": 2}, doubles=matrix_doubles, calls=lambda x: 2 * x.shape[1])
 def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_ITERATIONS) -> State:
     """Newton's method on grad E = 0 from points that are already close, whatever their index.
 

@@ -13,6 +13,7 @@ from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import classify, newton_polish
+from landscape.tasks import task
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
     return result
 
 
+@task(rows={"images": 3}, doubles=lambda x: 24.0 * x[0].numel(), calls=lambda x: x.shape[1])
 def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions | None = None) -> State:
     """Move the inner images of each string (n, m, d) across the path, downhill, at equal arclength; the ends stay.
 
