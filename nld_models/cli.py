@@ -203,8 +203,15 @@ def _add_experiment(commands: Any) -> None:
         "the published values. Seeds that the folder holds already are not trained again; an interrupted run goes on.",
     )
     experiment.add_argument("number", type=int, choices=(1, 2), metavar="1|2")
-    experiment.add_argument("--dynamics", choices=("overdamped", "underdamped", "rotated"), default="overdamped")
+    experiment.add_argument(
+        "--dynamics", choices=("overdamped", "underdamped", "rotated", "nsde"), default="overdamped",
+        help="nsde: the paper's baseline, a free drift without an energy (default overdamped)",
+    )  # fmt: skip
     experiment.add_argument("--noise", choices=("easy", "medium", "hard"), default="medium")
+    experiment.add_argument("--latent-dim", type=_natural, metavar="D", help="of the latent space (default 2)")
+    experiment.add_argument(
+        "--energy", choices=("mlp", "residual-mlp"), help="energy network: smooth (default), or the published one"
+    )
     experiment.add_argument("--seeds", type=_natural, default=10, metavar="N", help="default 10")
     experiment.add_argument("--first-seed", type=_natural, default=0, metavar="S", help="default 0")
     experiment.add_argument(
@@ -212,8 +219,9 @@ def _add_experiment(commands: Any) -> None:
     )
     experiment.add_argument("--config", metavar="FILE.toml", type=Path, help="settings, as for nld train")
     experiment.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="default ./experiment-NUMBER-DYNAMICS-NOISE"
-    )
+        "-o", "--output", metavar="DIR", type=Path,
+        help="default ./experiment-NUMBER-DYNAMICS-NOISE, and the latent dimension and the energy where they are given",
+    )  # fmt: skip
     _json_flag(experiment)
 
 

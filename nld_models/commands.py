@@ -128,8 +128,7 @@ def run_evaluate(arguments: argparse.Namespace) -> Answer:
 
 
 def run_segment(arguments: argparse.Namespace) -> Answer:
-    from nld_models.evaluation import segment
-    from nld_models.landscape_adapter import find_states
+    from nld_models.evaluation import segment, states_of
 
     _check_output(arguments)
     if arguments.output.suffix != ".npy":
@@ -137,7 +136,7 @@ def run_segment(arguments: argparse.Namespace) -> Answer:
     torch.set_num_threads(1)
     saved = _load(arguments.model)
     data = load_sequences(arguments.data, "mask")
-    states = find_states(saved.model, _seed_index(saved, arguments.seed_index))
+    states = states_of(saved.model, _seed_index(saved, arguments.seed_index))
     labels = segment(saved, states, data, arguments.seed_index)
     content = io.BytesIO()
     np.save(content, labels)
@@ -163,10 +162,18 @@ def run_experiment_command(arguments: argparse.Namespace) -> Answer:
         arguments.number, arguments.dynamics, arguments.noise, arguments.seeds, arguments.first_seed,
         arguments.test_seed,
     )  # fmt: skip
-    folder = arguments.output or Path(f"experiment-{what.number}-{what.dynamics}-{what.noise}")
     torch.set_num_threads(1)
     given = {"model": {}, "training": {}} if arguments.config is None else read_config(arguments.config)
-    model = ModelConfig(**{**given["model"], "prior": arguments.dynamics})
+    given["model"]["prior"] = arguments.dynamics
+    parts = [f"experiment-{what.number}", what.dynamics, what.noise]
+    if arguments.latent_dim is not None:
+        given["model"]["latent_dim"] = arguments.latent_dim
+        parts.append(f"d{arguments.latent_dim}")
+    if arguments.energy is not None:
+        given["model"]["architecture"] = arguments.energy
+        parts.append(arguments.energy)
+    folder = arguments.output or Path("-".join(parts))
+    model = ModelConfig(**given["model"])
     document = run_experiment(what, folder, model, complete(model, given["training"]), _say)
     return document, experiment_text(document)
 

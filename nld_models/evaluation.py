@@ -3,6 +3,8 @@
 A sequence is encoded online, each frame's posterior mean follows the gradient flow of the learned energy, and the
 minimum it reaches is its state. Against a labelled data set, states are matched to labels by the best permutation
 (Kuhn 1955); against a known Markov chain P, weights are compared with its stationary vector and rates with Q = log P.
+A generic neural SDE has no energy: its drift's attracting fixed points are its states (see `drift_states`), its weights
+and rates are counted in simulations, and what needs an energy is nan.
 """
 
 from __future__ import annotations
@@ -17,33 +19,31 @@ from scipy.optimize import linear_sum_assignment
 
 from nld_models.checkpoint import SavedModel
 from nld_models.data import DataError, SequenceData
-from nld_models.kinetics import (
-    lagged_counts,
-    rates_of,
-    resolved_step,
-    simulated_counts,
-    stationary_of,
-    transition_matrix,
-)
-from nld_models.landscape_adapter import LearnedStates, draw_positions, find_states
+from nld_models.drift_states import DriftStates, find_drift_states
+from nld_models.kinetics import lagged_counts, rates_of, stationary_of, transition_matrix
+from nld_models.landscape_adapter import LearnedStates, find_states
+from nld_models.model import LatentModel
 
 LAG = 15  # observations: the time over which rates are read from simulation, past recrossings, before equilibrium
 RESOLUTION = 0.2  # of the coarser time step; the finer one is half of it
 DRAWS = (100_000, 1_000)  # draws counted for the sampled weights; the paper took 1,000
 Progress = Callable[[str], None]
+States = LearnedStates | DriftStates
 
 
 @dataclass(frozen=True, eq=False)
 class SeedEvaluation:
     """One seed. States are in the order of the true ones where those are known, extra states after them.
 
-    n_states : minima of the learned energy. order (K,) : the minimum that stands for true state k, -1 for none.
+    n_states : minima of the learned energy, or attracting fixed points of a free drift. order (K,) : the one that
+    stands for true state k, -1 for none.
     accuracy : mean share of frames labelled right, and accuracy_sd, its spread over sequences; sample_accuracy,
     sample_accuracy_sd : the same for one posterior sample a frame instead of the posterior mean; nan without labels.
     weights : by method, (n_states,) each: "exact" basin mass with errors exact_se; "draws 100000" and "draws 1000",
-    counted; "0th order"; "2nd order"; nan where a method failed. l1 : method -> sum over states of |weight - truth|,
-    extra states included. rates (n_states, n_states) : log(T(15)) / 15 of the simulated prior, at half the time step of
-    coarse_rates. langer : Langer's formula. label_rates : the same as rates from the posterior's own labels.
+    counted; "0th order"; "2nd order"; nan where a method failed or needs an energy that is not there. l1 : method ->
+    sum over states of |weight - truth|, extra states included. rates (n_states, n_states) : log(T(15)) / 15 of the
+    simulated prior, at half the time step of coarse_rates. langer : Langer's formula. label_rates : the same as rates,
+    from the posterior's own labels.
     rate_ratio : geometric mean of rates / truth over entries between different states. rate_error : mean
     |rates / truth - 1|; worst_rate : rates / truth farthest from 1; all three nan unless the states are as many as the
     true ones, and the ratio also where a rate is not positive. saddles : pairs of states joined by a saddle.
@@ -71,8 +71,15 @@ class SeedEvaluation:
     time_step: float
 
 
-def segment(saved: SavedModel, states: LearnedStates, data: SequenceData, seed_index: int) -> np.ndarray:
-    """State of every frame, (n, T) integers: -1 beyond a sequence's end and where the flow reaches no minimum.
+def states_of(model: LatentModel, seed_index: int, *, seed: int = 0) -> States:
+    """The states of one seed: minima of its energy, or attracting fixed points of its drift. seed : of the search."""
+    if model.config.prior == "nsde":
+        return find_drift_states(model, seed_index, seed=seed)
+    return find_states(model, seed_index, seed=seed)
+
+
+def segment(saved: SavedModel, states: States, data: SequenceData, seed_index: int) -> np.ndarray:
+    """State of every frame, (n, T) integers: -1 beyond a sequence's end and where the flow reaches no state.
 
     data : in the units of its file; see `SavedModel.standardised`.
     """
@@ -109,7 +116,7 @@ def evaluate(
     results = []
     for k, trained in enumerate(saved.model.seeds):
         report(f"seed {trained} ({k + 1} of {len(saved.model.seeds)}): states")
-        states = find_states(saved.model, k, seed=seed)
+        states = states_of(saved.model, k, seed=seed)
         report(f"seed {trained}: {states.n_states} states; segmentation, weights, rates")
         results.append(_Seed(saved, k, states, data, transition).evaluate(means[k], draws[k], n_paths, seed))
     return tuple(results)
@@ -126,20 +133,16 @@ def best_permutation(labels: np.ndarray, truth: np.ndarray, n_states: int, n_tru
 
 
 def simulated_transitions(
-    states: LearnedStates, start: np.ndarray, time_step: float, generator: torch.Generator
+    states: States, start: np.ndarray, time_step: float, generator: torch.Generator
 ) -> np.ndarray:
-    """(n, n) T(15) of a learned landscape, from latent points start (m, d); in 32 bits where training was.
+    """(n, n) T(15) of a learned prior, from latent points start (m, d); in 32 bits where training was.
 
-    T[i, j] = P(state j after 15 observations | state i now), with states by gradient flow at both ends.
+    T[i, j] = P(state j after 15 observations | state i now), with states by the flow at both ends.
     """
-    counts = simulated_counts(
-        states.fast_energy(), states.dynamics, states.label, states.n_states, torch.from_numpy(start), LAG, time_step,
-        generator,
-    )  # fmt: skip
-    return transition_matrix(counts)
+    return transition_matrix(states.counts(torch.from_numpy(start), LAG, time_step, generator))
 
 
-def label_frames(states: LearnedStates, latents: np.ndarray, data: SequenceData) -> np.ndarray:
+def label_frames(states: States, latents: np.ndarray, data: SequenceData) -> np.ndarray:
     """States of latent points (n, T, d), one for each frame of the data; -1 beyond a sequence's end."""
     labels = np.full(latents.shape[:2], -1)
     labels[data.frames] = states.label(latents[data.frames])
@@ -150,7 +153,7 @@ class _Seed:
     """The evaluation of one seed."""
 
     def __init__(
-        self, saved: SavedModel, k: int, states: LearnedStates, data: SequenceData, transition: np.ndarray | None
+        self, saved: SavedModel, k: int, states: States, data: SequenceData, transition: np.ndarray | None
     ) -> None:
         self.trained, self.states, self.data = saved.model.seeds[k], states, data
         self.n = states.n_states
@@ -172,25 +175,38 @@ class _Seed:
         square = np.ix_(position, position)
         frames = drawn[self.data.frames]
         start = frames[torch.randint(len(frames), (n_paths,), generator=generator).numpy()]
-        minima = torch.from_numpy(self.states.analysis.states.x)
-        step = resolved_step(self.states.energy, self.states.dynamics, minima, RESOLUTION)
-        coarse, fine = (
-            rates_of(simulated_transitions(self.states, start, h, generator), LAG)[square] for h in (step, step / 2)
-        )
-        label_rates = rates_of(transition_matrix(lagged_counts(labels, self.n, min(LAG, labels.shape[1] - 1))), LAG)
-        analysis = self.states.analysis
-        rank = np.argsort(position)
-        joins = {tuple(sorted(map(int, rank[pair]))) for pair in analysis.saddles.joins if min(pair) >= 0}
+        step = self.states.time_step(RESOLUTION)
+        coarse, fine = (self._simulated_rates(start, h, generator)[square] for h in (step, step / 2))
+        label_rates = self._label_rates(labels)
+        langer, joins = self._saddles(np.argsort(position))
         weights, errors = self._weights(generator)
         return SeedEvaluation(
             self.trained, self.n, order, accuracy, spread, *sample_accuracy,
             weights=MappingProxyType({name: values[position] for name, values in weights.items()}),
             exact_se=errors[position],
             l1=MappingProxyType({name: self._l1(values, order) for name, values in weights.items()}),
-            rates=fine, coarse_rates=coarse, langer=analysis.network.rate_matrix[square],
-            label_rates=label_rates[square], **self._against_truth(fine, order),
-            saddles=tuple(sorted((a, b) for a, b in joins if a != b)), time_step=step / 2,
+            rates=fine, coarse_rates=coarse, langer=langer[square], label_rates=label_rates[square],
+            **self._against_truth(fine, order), saddles=joins, time_step=step / 2,
         )  # fmt: skip
+
+    def _simulated_rates(self, start: np.ndarray, time_step: float, generator: torch.Generator) -> np.ndarray:
+        if not self.n:
+            return np.empty((0, 0))
+        return rates_of(simulated_transitions(self.states, start, time_step, generator), LAG)
+
+    def _label_rates(self, labels: np.ndarray) -> np.ndarray:
+        """Rates of the labels; all nan where no sequence is longer than the lag."""
+        if not self.n or labels.shape[1] <= LAG:
+            return np.full((self.n, self.n), np.nan)
+        return rates_of(transition_matrix(lagged_counts(labels, self.n, LAG)), LAG)
+
+    def _saddles(self, rank: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
+        """Langer's rates in the order of the analysis, and the pairs that saddles join, by rank (n,) of each state."""
+        if isinstance(self.states, DriftStates):
+            return np.full((self.n, self.n), np.nan), ()
+        analysis = self.states.analysis
+        joins = {tuple(sorted(map(int, rank[pair]))) for pair in analysis.saddles.joins if min(pair) >= 0}
+        return analysis.network.rate_matrix, tuple(sorted((a, b) for a, b in joins if a != b))
 
     def _match(self, labels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         if self.data.labels is None or not self.n_true:
@@ -212,20 +228,23 @@ class _Seed:
 
     def _weights(self, generator: torch.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Weights by every method, in the order of the analysis, and the errors of the exact ones."""
-        analysis, nothing = self.states.analysis, np.full(self.n, np.nan)
-        found = {} if analysis.exact is None else {"exact": analysis.exact.weights}
-        weights = {"exact": nothing, **found}
-        labels = self.states.label(draw_positions(self.states, max(DRAWS), generator))
+        nothing = np.full(self.n, np.nan)
+        weights = dict.fromkeys(("exact", *(f"draws {n}" for n in DRAWS), "0th order", "2nd order"), nothing)
+        labels = self.states.label(self.states.draw(max(DRAWS), generator))
         for n in DRAWS:
             # Draws that follow each other belong to different chains: the first ones are independent.
             weights[f"draws {n}"] = np.bincount(labels[:n][labels[:n] >= 0], minlength=self.n) / n
+        if isinstance(self.states, DriftStates):
+            return weights, nothing
+        analysis = self.states.analysis
+        weights |= {} if analysis.exact is None else {"exact": analysis.exact.weights}
         weights |= {"0th order": np.exp(analysis.log_zeroth), "2nd order": np.exp(analysis.log_second)}
         return weights, nothing if analysis.exact is None else analysis.exact.standard_errors
 
     def _l1(self, weights: np.ndarray, order: np.ndarray) -> float:
         if self.stationary is None:
             return float("nan")
-        matched = np.where(order >= 0, weights[order], 0.0)
+        matched = np.append(weights, 0.0)[order]
         extra = weights[np.setdiff1d(np.arange(self.n), order)]
         return float(np.abs(matched - self.stationary).sum() + extra.sum())
 

@@ -1,7 +1,8 @@
 """The paper's experiments with all seeds counted: data, training, evaluation, and its Tables 1 to 6 beside ours.
 
 Seeds are trained in stacks of up to four, seeds 4 b to 4 b + 3 on emission draw b modulo 3, each stack in a file of its
-own that training resumes. A finished stack's evaluation is written beside it and not repeated.
+own that training resumes. A finished stack's evaluation is written beside it and not repeated; `experiment.json` has
+all stacks, as the command prints them with --json. `experiment_table` puts several experiments into one table.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nld_models.checkpoint import load_model
+from nld_models.checkpoint import SavedModel, load_model
 from nld_models.config import TrainingConfig
 from nld_models.errors import CheckpointError
 from nld_models.evaluation import DRAWS, LAG, SeedEvaluation, evaluate
@@ -63,23 +64,35 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train and evaluate every seed that `folder` does not hold yet; the document of all of them.
 
-    training : its seeds and first_seed are set here.
+    training : its seeds and first_seed are set here. CheckpointError for a folder of another experiment.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be made: {error.strerror or error}") from None
     rows: list[dict[str, Any]] = []
-    seconds = 0.0
+    seconds, cpu = 0.0, 0.0
     for seeds in what.stacks():
         found = _stack(what, seeds, folder, model, training, report)
         rows += found["seeds"]
         seconds += found["seconds"]
+        cpu += found["cpu_seconds"]
     truth = experiment(what.number).transition
+    document = {
+        **_settings(what, model, training), "note": DATA_DIFFER, "lag": LAG,
+        "true_rates": rates_of(truth, 1.0).tolist(), "true_weights": experiment(what.number).stationary.tolist(),
+        "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "seeds": rows,
+    }  # fmt: skip
+    _write(folder / "experiment.json", document_text(document))
+    return document
+
+
+def _settings(what: Experiment, model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
+    """What every stack of one experiment has in common, as plain data."""
+    common = {name: value for name, value in asdict(training).items() if name not in ("seeds", "first_seed")}
     return {
         "experiment": what.number, "dynamics": what.dynamics, "noise": what.noise, "test_seed": what.test_seed,
-        "note": DATA_DIFFER, "lag": LAG, "true_rates": rates_of(truth, 1.0).tolist(),
-        "true_weights": experiment(what.number).stationary.tolist(), "seconds": round(seconds, 1), "seeds": rows,
+        "model": plain(model.as_dict()), "training": common,
     }  # fmt: skip
 
 
@@ -93,17 +106,10 @@ def _stack(
 ) -> dict[str, Any]:
     name = f"seeds_{seeds[0]}_to_{seeds[-1]}"
     result, path = folder / f"{name}.json", folder / f"{name}.safetensors"
-    key = {f.name: getattr(what, f.name) for f in fields(what) if f.name not in ("seeds", "first_seed")}
+    key = _settings(what, model, training)
     if result.exists():
-        try:
-            found = json.loads(result.read_text())
-            same = found["experiment"] == key
-        except (ValueError, KeyError, OSError):
-            raise CheckpointError(f"{result} is damaged; delete it, and its seeds are evaluated again") from None
-        if not same:
-            raise CheckpointError(f"{folder} holds another experiment ({found['experiment']}); choose another folder")
-        return dict(found)
-    began = time.monotonic()
+        return _finished(result, key)
+    began, began_cpu = time.monotonic(), time.process_time()
     emission = seeds[0] // STACK % EMISSION_DRAWS
     chain = experiment(what.number, what.noise, emission)
     data = sample_experiment(chain, what.number, "train", seeds[0] // STACK).standardise()
@@ -114,25 +120,69 @@ def _stack(
             report(f"seeds {seeds[0]} to {seeds[-1]}: step {now.iteration} of {now.iterations}")
 
     saved, trained = train(data, model, config, path=path, resume=path.exists(), progress=show)
-    saved, _ = refine_model(saved, data, path=path, progress=report)
+    if model.prior != "nsde":  # which has no energy to refine
+        saved, _ = refine_model(saved, data, path=path, progress=report)
     test = sample_experiment(chain, what.number, "test", what.test_seed)
     rows = evaluate(load_model(path), test, chain.transition, progress=report)
-    stopped = {entry.seed: entry.reason for entry in trained.stopped}
-    refinement = {entry["seed"]: entry for entry in saved.document["refinement"]}
+    stopped = {entry.seed: asdict(entry) for entry in trained.stopped}
+    refinement = {entry["seed"]: entry for entry in saved.document.get("refinement", [])}
+    seconds = time.monotonic() - began
     found = {
-        "experiment": key,
-        "seconds": time.monotonic() - began,
+        "settings": key,
+        "seconds": seconds,
+        "cpu_seconds": time.process_time() - began_cpu,
         "seeds": [
             plain(_record(row) | {
-                "emission": emission, "stopped": stopped.get(row.seed), "refinement": refinement[row.seed]
+                "emission": emission, "seconds": seconds / len(seeds), "steps": trained.curves["loss"].shape[1],
+                "finite": bool(_finite(saved)[k]), "stopped": stopped.get(row.seed),
+                "resolution": trained.resolution[k], "refinement": refinement.get(row.seed),
             })
-            for row in rows
+            for k, row in enumerate(rows)
         ],
     }  # fmt: skip
-    temporary = result.with_name(f".{result.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(found, allow_nan=False))
-    os.replace(temporary, result)
+    _write(result, json.dumps(found, allow_nan=False))
     return found
+
+
+def _finished(result: Path, key: Mapping[str, Any]) -> dict[str, Any]:
+    """A stack that was evaluated before. CheckpointError if it is of other settings."""
+    try:
+        found = dict(json.loads(result.read_text()))
+        stored = dict(found["settings"])
+        _ = found["seeds"], found["seconds"], found["cpu_seconds"]
+    except (ValueError, KeyError, TypeError, OSError):
+        raise CheckpointError(f"{result} is damaged; delete it, and its seeds are evaluated again") from None
+    for name, here in key.items():
+        if stored.get(name) != here:
+            raise CheckpointError(
+                f"{result.parent} holds another experiment: {name} was {stored.get(name)!r} there and is {here!r} now; "
+                "choose another folder"
+            )
+    return found
+
+
+def _finite(saved: SavedModel) -> np.ndarray:
+    """Whether every parameter of each seed is a finite number, (S,) bool."""
+    parts = [p.detach().reshape(len(p), -1).isfinite().all(1) for p in saved.model.parameters()]
+    return np.logical_and.reduce([part.numpy() for part in parts])
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def document_text(document: Mapping[str, Any]) -> str:
+    """The document as JSON with a line for each entry and for each seed."""
+    entries = [f"{json.dumps(name)}: {json.dumps(document[name], allow_nan=False)}" for name in document]
+    seeds = ",\n".join(json.dumps(row, allow_nan=False) for row in document["seeds"])
+    entries[list(document).index("seeds")] = f'"seeds": [\n{seeds}\n]'
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _record(row: SeedEvaluation) -> dict[str, Any]:
@@ -155,8 +205,8 @@ def experiment_text(document: Mapping[str, Any]) -> str:
     number, dynamics, rows = document["experiment"], document["dynamics"], document["seeds"]
     names = NUMBERS[number]
     lines = [
-        f"experiment {number}, {dynamics}, noise {document['noise']}, {len(rows)} seeds, none left out; "
-        f"{document['seconds']:.0f} s",
+        f"experiment {number}, {variant(document)}, {len(rows)} seeds, none left out; "
+        f"{document['seconds']:.0f} s, {document['cpu_seconds']:.0f} s of CPU time",
         f"note: {document['note']}",
         "",
         f"Table {names[0]}: l1 distance of the weights to {_vector(document['true_weights'])}",
@@ -187,6 +237,13 @@ def experiment_text(document: Mapping[str, Any]) -> str:
         *_seed_lines(rows),
     ]
     return "\n".join(lines)
+
+
+def variant(document: Mapping[str, Any]) -> str:
+    """Dynamics, noise, latent dimension and energy network of an experiment, in words."""
+    model = document["model"]
+    energy = "no energy" if document["dynamics"] == "nsde" else f"energy {model['architecture']}"
+    return f"{document['dynamics']}, noise {document['noise']}, d = {model['latent_dim']}, {energy}"
 
 
 def _rate_lines(document: Mapping[str, Any]) -> list[str]:
@@ -220,8 +277,7 @@ def _seed_lines(rows: list[dict[str, Any]]) -> list[str]:
     )
     lines = [" ".join(f"{head:>{width}}" for head, width in heads) + " saddles"]
     for row in rows:
-        exact = row["weights"]["exact"]
-        states = sum(1 for w in exact if w is not None and w > NEGLIGIBLE)
+        states = counted_states(row)
         cells = " ".join(
             f"{_plain_number(value, digits):>{width}}"
             for value, digits, width in (
@@ -230,10 +286,20 @@ def _seed_lines(rows: list[dict[str, Any]]) -> list[str]:
             )
         )  # fmt: skip
         saddles = " ".join(f"{a}-{b}" for a, b in row["saddles"])
-        note = f"  stopped: {row['stopped']}" if row["stopped"] else ""
+        note = f"  stopped: {row['stopped']['reason']}" if row["stopped"] else ""
         lines.append(f"{row['seed']:>4} {row['emission']:>4} {states:>6} {cells} {saddles}{note}")
-    lines.append(f"states: with an exact basin mass above {NEGLIGIBLE:g}; worst: the rate farthest from the chain's")
+    lines.append(
+        f"states: with an exact basin mass above {NEGLIGIBLE:g} (a free drift: a share of the draws); worst: the rate "
+        "farthest from the chain's"
+    )
     return lines
+
+
+def counted_states(row: Mapping[str, Any]) -> int:
+    """States of a seed with more than a negligible weight: exact basin mass, or, where there is none, draws."""
+    exact = row["weights"]["exact"]
+    weights = exact if any(w is not None for w in exact) else row["weights"][f"draws {max(DRAWS)}"]
+    return sum(1 for w in weights if w is not None and w > NEGLIGIBLE)
 
 
 def _spread(values: list[float | None], digits: int, factor: float = 1) -> str:

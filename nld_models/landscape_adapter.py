@@ -22,6 +22,7 @@ from landscape.store import Analysis
 from landscape.weights import ExactWeights
 from landscape.weights.wells import Wells
 from nld_models.errors import ConfigError
+from nld_models.kinetics import resolved_step, simulated_counts
 from nld_models.model import LatentModel
 from nld_models.prior import EnergyPrior, OverdampedPrior, Prior, RotatedPrior, UnderdampedPrior
 
@@ -105,6 +106,19 @@ class LearnedStates:
         """State of each latent point by gradient flow: (..., d) -> (...) integers, -1 where the flow finds none."""
         flat = np.asarray(z, dtype=float).reshape(-1, self.energy.dim)
         return assign_basins(self.energy, flat, self.basins).reshape(z.shape[:-1])
+
+    def time_step(self, resolution: float) -> float:
+        """The time step at which `resolution` = step times the fastest rate at the minima."""
+        return resolved_step(self.energy, self.dynamics, torch.from_numpy(self.analysis.states.x), resolution)
+
+    def counts(self, start: torch.Tensor, lag: float, time_step: float, generator: torch.Generator) -> np.ndarray:
+        """(n, n) counts of state i now, state j after `lag`, over simulated paths from start (m, d)."""
+        energy = self.fast_energy()
+        return simulated_counts(energy, self.dynamics, self.label, self.n_states, start, lag, time_step, generator)
+
+    def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
+        """n draws from exp(-beta E), (n, d)."""
+        return draw_positions(self, n, generator)
 
 
 def find_states(

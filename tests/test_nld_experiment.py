@@ -81,10 +81,14 @@ def test_an_experiment_resumes_and_leaves_no_seed_out(tmp_path: Path, capsys: py
     # log P of the chain that stays with .95: its eigenvalue .925 twice
     np.testing.assert_allclose(document["true_rates"][0][1], -np.log(0.925) / 3, rtol=1e-12)
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "e").iterdir()}
-    assert set(written) == {f"seeds_{part}.{kind}" for part in ("3_to_3", "4_to_4") for kind in ("json", "safetensors")}
+    stacks = {f"seeds_{part}.{kind}" for part in ("3_to_3", "4_to_4") for kind in ("json", "safetensors")}
+    assert set(written) == {*stacks, "experiment.json"}
+    assert json.loads((tmp_path / "e" / "experiment.json").read_text()) == document
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "e").iterdir()} == written
+    assert {name: (tmp_path / "e" / name).stat().st_mtime_ns for name in stacks} == {
+        name: written[name] for name in stacks
+    }
     assert text == experiment_text(document) + "\n"
     for expected in ("Table 1", "Table 2", "Table 3", "0.047 +- 0.037", "92.6 +- 0.6", "not public", "2 seeds"):
         assert expected in text
