@@ -71,22 +71,25 @@ def iterate(
     iterations = torch.zeros(n, dtype=torch.long, device=state["status"].device)
     rows = torch.nonzero(state["status"] == Status.RUNNING)[:, 0]
     if len(rows) < n:
-        state = {name: value[rows] for name, value in state.items()}
-    for _ in range(max_iterations):
+        state = {name: value.index_select(0, rows) for name, value in state.items()}
+    for count in range(1, max_iterations + 1):
         if len(rows) == 0:
             break
         state = step(state)
-        iterations[rows] += 1
         if observe is not None:
             observe(rows, state)
-        at_work = state["status"] == Status.RUNNING
-        if not bool(at_work.all()):
-            done = ~at_work
+        # Positions, not masks: a mask would be searched again for every entry.
+        at_work = torch.nonzero(state["status"] == Status.RUNNING)[:, 0]
+        if len(at_work) < len(rows):
+            done = torch.nonzero(state["status"] != Status.RUNNING)[:, 0]
+            ended = rows[done]
             for name in names:
-                final[name][rows[done]] = state[name][done]
-            state = {name: value[at_work] for name, value in state.items()}
+                final[name].index_copy_(0, ended, state[name].index_select(0, done))
+            iterations[ended] = count
+            state = {name: value.index_select(0, at_work) for name, value in state.items()}
             rows = rows[at_work]
     for name in names:
         final[name][rows] = state[name]
     final["status"][rows] = Status.UNFINISHED
+    iterations[rows] = max_iterations
     return final | {"iterations": iterations}

@@ -1,7 +1,12 @@
-"""Batched L-BFGS: every row is a descent of its own, with one evaluation a row and iteration."""
+"""Batched L-BFGS: every row is a descent of its own, with one evaluation a row and iteration.
+
+In small batches an iteration waits for the number of tensor operations, not for their size: hence products that are
+kept for the next iteration, and a matrix in place of the two-loop recursion where that is no larger than the pairs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +24,10 @@ ENERGY_NOISE = 4e-15  # relative rounding error that a descent must tolerate at 
 class LBFGS:
     """Hyper-parameters of the batched descent.
 
-    memory : number of (step, gradient change) pairs.
+    memory : number of (step, gradient change) pairs; up to d = 2 memory the whole inverse Hessian estimate is kept.
     max_iterations : evaluations a row may use.
-    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance (1 + |x|).
+    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance (1 + |x|), or below that part
+        of the landscape's length scale where this is shorter.
     """
 
     memory: int = 6
@@ -41,14 +47,15 @@ def relax(
     config: LBFGS | None = None,
     *,
     center: torch.Tensor | None = None,
+    captured: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> State:
     """Descend from every row of `x` (n, d) to a point with zero gradient.
 
-    Nocedal's two-loop recursion for all rows at once; a backtracking line search in which each row accepts or
-    shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius` (a number, or one a
-    row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
-    and a row with a coordinate farther than 1e3 R from `center` (the origin by default; one point, or one a row) is
-    DIVERGED.
+    BFGS (two-loop recursion, Nocedal 1980, where 2 memory < d) for all rows at once; a backtracking line search in which
+    each row accepts or shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius`
+    (a number, or one a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from
+    `center`, farther out), and a row farther than 1e3 R from `center` (the origin by default; one point, or one a
+    row) is DIVERGED. `captured`, (n, d) -> (n,) booleans, ends rows whose goal is known as CAPTURED.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,).
     """
@@ -61,83 +68,116 @@ def relax(
     norm = gradient.norm(dim=1)
     # The first step knows no curvature: a small part of the landscape's scale, whatever the energy's units.
     first = 0.02 * reach / norm.clamp_min(torch.finfo(x.dtype).tiny)
+    direction = -gradient * first[:, None]
     state: State = {
         "x": x.clone(),
         "energy": value,
         "gradient": gradient,
-        "direction": -gradient * first[:, None],
+        "direction": direction,
+        "slope": (gradient * direction).sum(1),
+        "length": first * norm,
         "step": torch.ones_like(value),
-        "s": x.new_zeros(n, config.memory, d),
-        "y": x.new_zeros(n, config.memory, d),
-        "rho": x.new_zeros(n, config.memory),
         "scale": first,
         "radius": reach,
         "origin": origin.expand(n, d),
         "updates": torch.zeros(n, dtype=torch.long, device=x.device),
         "status": torch.full((n,), int(Status.RUNNING), device=x.device),
     }
+    if d <= 2 * config.memory:
+        state["inverse"] = torch.diag_embed(first[:, None].expand(n, d))
+    else:
+        state |= {name: x.new_zeros(n, config.memory, d) for name in ("s", "y")}
+        state["rho"] = x.new_zeros(n, config.memory)
     state["status"][~finite] = Status.NOT_FINITE
     state["status"][finite & (norm == 0)] = Status.CONVERGED
 
     def step(state: State) -> State:
-        return _step(energy, state, config)
+        return _step(energy, state, config, captured)
 
     return iterate(step, state, ("x", "energy", "gradient"), config.max_iterations)
 
 
-def _step(energy: Energy, state: State, config: LBFGS) -> State:
+def _step(
+    energy: Energy, state: State, config: LBFGS, captured: Callable[[torch.Tensor], torch.Tensor] | None
+) -> State:
     x, value, gradient, direction, length = (state[k] for k in ("x", "energy", "gradient", "direction", "step"))
-    slope = (gradient * direction).sum(1)
     move = length[:, None] * direction
+    foretold = length * state["slope"]
     trial = x + move
     trial_value, trial_gradient = energy.value_and_gradient(trial)
-    finite = trial_value.isfinite() & trial_gradient.isfinite().all(1)
-    noise = ENERGY_NOISE * value.abs()
-    accept = finite & (trial_value <= value + SUFFICIENT_DECREASE * length * slope + noise)
+    bound = value.add(foretold, alpha=SUFFICIENT_DECREASE).add(value.abs(), alpha=ENERGY_NOISE)
+    # Infinite values and gradients make the sum with nothing of them nan, and nan is below no bound.
+    square = trial_gradient.square().sum(1)
+    accept = trial_value + 0 * (trial_value + square) <= bound
 
     # Where the step was refused: the minimum of the parabola through what is known, within [0.1, 0.5] of the step.
-    excess = trial_value - value - length * slope
-    shorter = (-0.5 * length * slope / excess).clamp(0.1, 0.5).nan_to_num(0.1)
-    state["step"] = torch.where(accept, torch.ones_like(length), length * torch.where(finite, shorter, 0.1))
-
-    _remember(state, accept, move, trial_gradient - gradient)
-    state["x"] = torch.where(accept[:, None], trial, x)
-    state["energy"] = torch.where(accept, trial_value, value)
-    state["gradient"] = torch.where(accept[:, None], trial_gradient, gradient)
-    new_direction = _two_loop(state)
-    uphill = (new_direction * state["gradient"]).sum(1) >= 0
-    new_direction = torch.where(uphill[:, None], -state["scale"][:, None] * state["gradient"], new_direction)
-    size = new_direction.norm(dim=1)
+    shorter = (-0.5 * foretold / (trial_value - value - foretold)).clamp(0.1, 0.5).nan_to_num(0.1)
+    new: State = dict(state)
+    new["step"] = torch.where(accept, 1.0, length * shorter)
+    take = accept[:, None]
+    new["x"] = x = torch.where(take, trial, x)
+    new["energy"] = torch.where(accept, trial_value, value)
+    new["gradient"] = torch.where(take, trial_gradient, gradient)
+    _remember(new, accept, move, trial_gradient - gradient)
+    if "inverse" in new:
+        new_direction = -torch.bmm(new["inverse"], new["gradient"][:, :, None])[:, :, 0]
+    else:
+        new_direction = _two_loop(new)
+    slope, size = (new_direction * new["gradient"]).sum(1), new_direction.norm(dim=1)
+    # A matrix that rounding has spoilt: the gradient is left.
+    uphill = ~(slope < 0)
+    if bool((uphill & accept).any()):
+        new_direction = torch.where(uphill[:, None], -new["scale"][:, None] * new["gradient"], new_direction)
+        slope, size = (new_direction * new["gradient"]).sum(1), new_direction.norm(dim=1)
     # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
-    limit = 0.5 * torch.maximum((state["x"] - state["origin"]).norm(dim=1), state["radius"])
-    new_direction = new_direction * (limit / torch.maximum(size, limit))[:, None]
-    state["direction"] = torch.where(accept[:, None], new_direction, direction)
+    away = (x - state["origin"]).norm(dim=1)
+    limit = 0.5 * torch.maximum(away, state["radius"])
+    cut = limit / torch.maximum(size, limit)
+    new["direction"] = torch.where(take, cut[:, None] * new_direction, direction)
+    new["slope"] = torch.where(accept, cut * slope, state["slope"])
+    new["length"] = torch.where(accept, cut * size, state["length"])
 
-    tolerance = config.step_tolerance * (1 + state["x"].norm(dim=1))
-    # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
-    informed = state["updates"] >= min(config.memory, x.shape[1])
-    small = accept & informed & (size <= tolerance)
-    # A step that rounding has swallowed cannot be improved by shortening it further.
-    exhausted = ~accept & ((state["step"] * direction.norm(dim=1)) <= 1e-3 * tolerance)
-    status = state["status"].clone()
-    status[small | exhausted | (accept & (state["gradient"] == 0).all(1))] = Status.CONVERGED
-    status[(state["x"] - state["origin"]).abs().amax(1) > 1e3 * state["radius"]] = Status.DIVERGED
-    return state | {"status": status}
+    tolerance = config.step_tolerance * torch.minimum(1 + x.norm(dim=1), state["radius"])
+    # The first updates may know a stiff direction only, whose inverse curvature makes every step look small. A step
+    # that rounding has swallowed cannot be improved by shortening it further.
+    informed = new["updates"] >= min(config.memory, x.shape[1])
+    small = torch.where(
+        accept, (informed & (size <= tolerance)) | (square == 0), new["step"] * new["length"] <= 1e-3 * tolerance
+    )
+    status = torch.where(small, int(Status.CONVERGED), state["status"])
+    if captured is not None:
+        status = torch.where(captured(x), int(Status.CAPTURED), status)
+    new["status"] = torch.where(away > 1e3 * state["radius"], int(Status.DIVERGED), status)
+    return new
 
 
 def _remember(state: State, accept: torch.Tensor, s: torch.Tensor, y: torch.Tensor) -> None:
-    """Push (s, y) on the rows that moved and saw positive curvature; others keep their memory."""
-    curvature = (s * y).sum(1)
-    y_square = (y * y).sum(1)
-    good = accept & (curvature > 1e-10 * s.norm(dim=1) * y_square.sqrt())
-    push = good[:, None, None]
-    state["s"] = torch.where(push, torch.cat([state["s"][:, 1:], s[:, None]], 1), state["s"])
-    state["y"] = torch.where(push, torch.cat([state["y"][:, 1:], y[:, None]], 1), state["y"])
-    rho = torch.where(good, 1 / curvature, 0)
-    state["rho"] = torch.where(good[:, None], torch.cat([state["rho"][:, 1:], rho[:, None]], 1), state["rho"])
+    """Learn from the step s and the gradient's change y on rows that moved and saw positive curvature."""
+    both = torch.stack([s, y], 1)
+    products = torch.bmm(both, both.mT)
+    curvature, s_square, y_square = products[:, 0, 1], products[:, 0, 0], products[:, 1, 1]
+    good = accept & (curvature > 1e-10 * (s_square * y_square).sqrt())
     # Where the energy falls without curving upwards the steps grow, so that a plateau is crossed and a runaway
     # recognised.
-    state["scale"] = torch.where(good, curvature / y_square, torch.where(accept, 2 * state["scale"], state["scale"]))
+    growth = torch.where(accept & ~good, 2.0, 1.0)
+    scale = torch.where(good, curvature / y_square, growth * state["scale"])
+    push = good[:, None, None]
+    if "inverse" in state:
+        # BFGS (1970): H + a b' + b a' with a = s / s.y and b = (s.y + y.H y) a / 2 - H y. The first update scales H.
+        first = (state["updates"] == 0) & good
+        factor = torch.where(first, scale / state["scale"], growth)
+        inverse = factor[:, None, None] * state["inverse"]
+        a = s / curvature[:, None]
+        along = torch.bmm(inverse, y[:, :, None])[:, :, 0]
+        b = 0.5 * (curvature + (y * along).sum(1))[:, None] * a - along
+        change = torch.bmm(a[:, :, None], b[:, None])
+        state["inverse"] = torch.where(push, inverse + change + change.mT, inverse)
+    else:
+        state["s"] = torch.where(push, torch.cat([state["s"][:, 1:], s[:, None]], 1), state["s"])
+        state["y"] = torch.where(push, torch.cat([state["y"][:, 1:], y[:, None]], 1), state["y"])
+        rho = torch.where(good, 1 / curvature, 0)
+        state["rho"] = torch.where(good[:, None], torch.cat([state["rho"][:, 1:], rho[:, None]], 1), state["rho"])
+    state["scale"] = scale
     state["updates"] = state["updates"] + good
 
 

@@ -7,24 +7,27 @@ from dataclasses import dataclass
 import torch
 
 from landscape.energy import Energy
+from landscape.energy.symmetry import eigh_modulo
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
+REFRESH = 0.2  # a step that the model foretells worse than this is followed by an exact Hessian
+REFUSED = 0.6  # and one that it foretells worse than this is not taken
 
 
 @dataclass(frozen=True)
 class EigenvectorFollowing:
     """Hyper-parameters of `follow_eigenvectors`.
 
-    max_iterations : Hessians a row may use.
+    max_iterations : gradients a row may use.
     step_tolerance : converged when the Newton step is below step_tolerance (1 + |x|); the caller polishes.
     trust : initial and largest trust radius as parts of the landscape's length scale.
     """
 
-    max_iterations: int = 50
-    step_tolerance: float = 1e-4
+    max_iterations: int = 60
+    step_tolerance: float = 1e-5
     initial_trust: float = 0.1
     largest_trust: float = 0.3
 
@@ -46,22 +49,29 @@ def follow_eigenvectors(
 ) -> State:
     """Walk from each row of x (n, d) towards a stationary point of the given index (n,).
 
-    In the eigenbasis of the Hessian at x the step is +g_i/|lambda_i| in the `index` lowest modes (uphill) and
+    In the eigenbasis of the Hessian the step is +g_i/|lambda_i| in the `index` lowest modes (uphill) and
     -g_i/|lambda_i| in the others (downhill), cut at a trust radius that follows how well the quadratic model foretells
-    the energy (Cerjan and Miller 1981; Wales 1994). At a point of the wanted index this is Newton's method. A row that
-    leaves the box `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one
-    a row, is the length that the trust radius refers to. Returns x, energy, status, iterations.
+    the energy (Cerjan and Miller 1981; Wales 1994). At a point of the wanted index this is Newton's method. The Hessian
+    is exact at the start and wherever the model has failed; in between it is updated from the gradients (Bofill, J.
+    Comput. Chem. 15 (1994) 1), which costs nothing, where an exact one costs 2 d gradients. A row that leaves the box
+    `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one a row, is the
+    length that the trust radius refers to. Returns x, energy, status, iterations.
     """
     config = config or EigenvectorFollowing()
     n = len(x)
     length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
+    value, gradient = energy.value_and_gradient(x)
+    hessian = energy.hessian(x)
+    finite = value.isfinite() & gradient.isfinite().all(1) & _finite_matrices(hessian)
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    hessian = torch.where(finite[:, None, None], hessian, eye)
+    eigenvalues, vectors = eigh_modulo(energy.symmetry, x, hessian)
     state: State = {
-        "x": x.clone(), "target": index.clone(), "scale": length, "trust": config.initial_trust * length,
-        "low": region[0].expand_as(x), "high": region[1].expand_as(x),
-        "status": torch.full((n,), int(Status.RUNNING), device=x.device),
+        "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian, "exact": finite,
+        "eigenvalues": eigenvalues, "vectors": vectors, "target": index, "scale": length,
+        "trust": config.initial_trust * length, "low": region[0].expand_as(x), "high": region[1].expand_as(x),
+        "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
-    state |= _evaluate(energy, x)
-    state["status"][~state["finite"]] = Status.NOT_FINITE
 
     def step(state: State) -> State:
         return _step(energy, state, config)
@@ -69,52 +79,79 @@ def follow_eigenvectors(
     return iterate(step, state, ("x", "energy"), config.max_iterations)
 
 
-def _evaluate(energy: Energy, x: torch.Tensor) -> State:
-    """Energy, gradient in the eigenbasis, eigenvalues and eigenvectors of every row."""
-    value, gradient = energy.value_and_gradient(x)
-    hessian = energy.hessian(x)
-    finite = value.isfinite() & gradient.isfinite().all(1) & hessian.isfinite().all(-1).all(-1)
-    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    eigenvalues, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], hessian, eye))
-    components = torch.einsum("nij,ni->nj", vectors, torch.where(finite[:, None], gradient, 0))
-    return {
-        "energy": value, "components": components, "eigenvalues": eigenvalues, "vectors": vectors, "finite": finite,
-    }  # fmt: skip
+def _finite_matrices(matrices: torch.Tensor) -> torch.Tensor:
+    return matrices.isfinite().all(-1).all(-1)
 
 
 def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
-    x, eigenvalues, components = state["x"], state["eigenvalues"], state["components"]
+    x, value, gradient, eigenvalues = state["x"], state["energy"], state["gradient"], state["eigenvalues"]
+    tiny = torch.finfo(x.dtype).tiny
+    components = _rotated(state["vectors"].mT, gradient)
     magnitude = eigenvalues.abs()
-    magnitude = torch.maximum(magnitude, FLOOR * magnitude.amax(1, keepdim=True)).clamp_min(torch.finfo(x.dtype).tiny)
+    magnitude = torch.maximum(magnitude, FLOOR * magnitude.amax(1, keepdim=True)).clamp_min(tiny)
     mode = torch.arange(x.shape[1], device=x.device)
     uphill = mode < state["target"][:, None]
     step = torch.where(uphill, 1.0, -1.0) * components / magnitude
     length = step.norm(dim=1)
     step = step * (state["trust"] / torch.maximum(length, state["trust"]))[:, None]
-    trial = x + torch.einsum("nij,nj->ni", state["vectors"], step)
-    predicted = (components * step + 0.5 * eigenvalues * step.square()).sum(1)
-    new = _evaluate(energy, trial)
+    move = _rotated(state["vectors"], step)
+    trial = x + move
+    trial_value, trial_gradient = energy.value_and_gradient(trial)
+    finite = trial_value.isfinite() & trial_gradient.isfinite().all(1)
 
     # How far the energy's change is from the model's, in units of the model's own terms (their signs may cancel).
-    terms = (components * step).abs().sum(1) + 0.5 * (eigenvalues * step.square()).abs().sum(1)
-    noise = 1e-13 * (1 + state["energy"].abs())
-    mismatch = (new["energy"] - state["energy"] - predicted).abs() / (terms + noise)
-    accept = new["finite"] & (mismatch < 0.6)
-    factor = torch.where(mismatch < 0.1, 2.0, torch.where(mismatch < 0.3, 1.0, torch.where(mismatch < 0.6, 0.6, 0.35)))
-    factor = torch.where(new["finite"], factor, 0.25)
+    linear, quadratic = components * step, 0.5 * eigenvalues * step.square()
+    predicted, terms = (linear + quadratic).sum(1), (linear.abs() + quadratic.abs()).sum(1)
+    noise = 1e-13 * (1 + value.abs())
+    mismatch = ((trial_value - value - predicted).abs() / (terms + noise)).nan_to_num(torch.inf)
+    accept = finite & (mismatch < REFUSED)
+    factor = torch.where(mismatch < 0.1, 2.0, torch.where(mismatch < 0.3, 1.0, torch.where(accept, 0.6, 0.35)))
+    factor = torch.where(finite, factor, 0.25)
     used = torch.minimum(length, state["trust"])
+    trust = torch.where(factor > 1, torch.maximum(state["trust"], 2 * used), factor * used)
     result = dict(state)
-    result["trust"] = torch.where(factor > 1, torch.maximum(state["trust"], 2 * used), factor * used)
-    result["trust"] = torch.minimum(result["trust"], config.largest_trust * state["scale"])
-    for name, value in (new | {"x": trial}).items():
-        mask = accept.reshape(-1, *[1] * (value.ndim - 1))
-        result[name] = torch.where(mask, value, state[name])
+    result["trust"] = trust = torch.minimum(trust, config.largest_trust * state["scale"])
+    result["x"] = x = torch.where(accept[:, None], trial, x)
+    result["energy"] = torch.where(accept, trial_value, value)
+    result["gradient"] = torch.where(accept[:, None], trial_gradient, gradient)
 
-    newton = (result["components"] / result["eigenvalues"].abs().clamp_min(torch.finfo(x.dtype).tiny)).norm(dim=1)
+    # A model that failed with an exact Hessian fails by its length alone: the trust radius mends that.
+    renew = torch.where(accept, mismatch > REFRESH, ~state["exact"])
+    updated = bofill(state["hessian"], move, trial_gradient - gradient)
+    hessian = torch.where((accept & _finite_matrices(updated))[:, None, None], updated, state["hessian"])
+    if bool(renew.any()):
+        exact = energy.hessian(x[renew])
+        hessian[renew] = torch.where(_finite_matrices(exact)[:, None, None], exact, hessian[renew])
+    result["hessian"], result["exact"] = hessian, renew | (~accept & state["exact"])
+    result["eigenvalues"], result["vectors"] = eigh_modulo(energy.symmetry, x, hessian)
+
+    newton = _rotated(result["vectors"].mT, result["gradient"]) / result["eigenvalues"].abs().clamp_min(tiny)
     status = state["status"].clone()
-    size = 1 + result["x"].norm(dim=1)
-    status[newton < config.step_tolerance * size] = Status.CONVERGED
-    status[((result["x"] < state["low"]) | (result["x"] > state["high"])).any(1)] = Status.DIVERGED
-    status[result["trust"] < 1e-8 * state["scale"]] = Status.UNFINISHED
+    status[newton.norm(dim=1) < config.step_tolerance * (1 + x.norm(dim=1))] = Status.CONVERGED
+    status[((x < state["low"]) | (x > state["high"])).any(1)] = Status.DIVERGED
+    status[trust < 1e-8 * state["scale"]] = Status.UNFINISHED
     result["status"] = status
     return result
+
+
+def _rotated(matrices: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Matrix times vector, row by row: (n, d, d), (n, d) -> (n, d)."""
+    return torch.bmm(matrices, rows[:, :, None])[:, :, 0]
+
+
+def bofill(hessian: torch.Tensor, step: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Hessian estimates (n, d, d) that map the step (n, d) to the change of the gradient (n, d), near the given ones.
+
+    With u the unit step and q the change that the estimate misses, a step length, the symmetric rank-one update
+    q q' / (q.u) and Powell's symmetric one q u' + u q' - (q.u) u u' are mixed in the shares phi and 1 - phi,
+    phi = (q.u)^2 / q.q: neither of them forces the estimate to be positive.
+    """
+    tiny = torch.finfo(hessian.dtype).tiny
+    length = step.norm(dim=1, keepdim=True).clamp_min(tiny)
+    unit = step / length
+    missed = change / length - _rotated(hessian, unit)
+    along, size = (missed * unit).sum(1)[:, None, None], missed.square().sum(1).clamp_min(tiny)[:, None, None]
+    phi = along.square() / size
+    cross = missed[:, :, None] * unit[:, None]
+    powell = cross + cross.mT - along * (unit[:, :, None] * unit[:, None])
+    return hessian + along / size * (missed[:, :, None] * missed[:, None]) + (1 - phi) * powell
