@@ -18,6 +18,7 @@ from landscape.search.lanczos import Product, Tridiagonals, ends_of, missed_part
 BLOCK = 2**24  # numbers in the bases of the rows that are worked on together (128 MB in float64)
 DEPENDENT = 1e-10  # a vector of which orthogonalisation leaves less than this is no new direction
 DOUBT = 1e-4  # probability that a lowest eigenvalue called positive lies lower than its bound
+LARGEST = 12  # products for the largest eigenvalue alone
 FIRST_LOOK = 64  # steps after which a plain recurrence is looked at, and then after each quarter more
 
 
@@ -27,8 +28,8 @@ class ModeOptions:
 
     n_modes : lowest modes returned. basis : vectors in a subspace before it restarts. max_products : a row may use, and
     twice as many to prove that nothing negative was missed.
-    negative_tolerance, positive_tolerance : residual norms |H v - theta v| in units of |theta| at which a negative mode,
-    and the first positive one, count as resolved. zero : |theta| below this part of the largest is a zero mode.
+    negative_tolerance, positive_tolerance : residual norms |H v - theta v| in units of |theta| at which a negative
+    mode, and the first positive one, count as resolved. zero : |theta| below this part of the largest is a zero mode.
     """
 
     n_modes: int = 6
@@ -74,6 +75,15 @@ def lowest_modes(product: Product, points: torch.Tensor, dim: int, options: Mode
     parts = [_lowest_modes(product, part, dim, m, options) for part in points.split(rows)]
     names = ("values", "vectors", "residuals", "largest", "resolved")
     return Modes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def largest_curvature(product: Product, points: torch.Tensor, dim: int) -> torch.Tensor:
+    """The size of the largest eigenvalue at each of n points, (n,), from below; right to a few per cent as a rule."""
+    start = _fixed_direction(torch.zeros(len(points), dim, dtype=points.dtype, device=points.device), 0)
+    rows = max(1, BLOCK // (2 * LARGEST * dim))
+    parts = zip(points.split(rows), start.split(rows), strict=True)
+    sizes = [ritz_pairs(product, part, first[:, None], LARGEST)[0].abs().amax(1) for part, first in parts]
+    return torch.cat(sizes) if sizes else start[:, 0]
 
 
 def ritz_pairs(
@@ -166,8 +176,8 @@ def _lowest_positive(
     product: Product, points: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, largest: torch.Tensor,
     options: ModeOptions,
 ) -> torch.Tensor:  # fmt: skip
-    """The lowest eigenvalue (n,) in the complement of those modes `vectors` (n, k, d) that are not positive, nan where it
-    was not proved to be positive."""
+    """The lowest eigenvalue (n,) in the complement of those modes `vectors` (n, k, d) that are not positive; nan where
+    it was not proved to be positive."""
     zero = options.zero * largest
     others = torch.where((values < zero[:, None])[..., None], vectors, 0)  # zero vectors project nothing away
     plain = Tridiagonals(product, points, _fixed_direction(vectors[:, 0], -1), others)
