@@ -13,6 +13,8 @@ from scipy.spatial import cKDTree
 
 from landscape.energy import Energy
 from landscape.search.driver import State, Status, iterate
+from landscape.search.krylov import polish_by_products
+from landscape.search.modes import ModeOptions, largest_curvature
 from landscape.tasks.task import matrix_doubles, task
 
 DEGENERATE_X = 1e-3  # degenerate points within this (1 + |x|), at equal energy, are one
@@ -30,7 +32,9 @@ class StationaryPoints:
 
     x (n, d); energy (n,); gradient_norm (n,); hessian (n, d, d); eigenvalues (n, d) ascending;
     index (n,): number of negative eigenvalues; degenerate (n,): an eigenvalue is zero within 1e-6 of the largest;
-    hits (n,): how many rows of the search ended here.
+    hits (n,): how many rows of the search ended here. modes (n, 0, d).
+    In dimensions too large for Hessians (`Energy.matrix_free`) hessian is (n, 0, 0); eigenvalues (n, k + 1) are the k
+    lowest and the largest in size; modes (n, k, d) belong to the k lowest; and index counts to k.
     """
 
     x: np.ndarray
@@ -41,6 +45,7 @@ class StationaryPoints:
     index: np.ndarray
     degenerate: np.ndarray
     hits: np.ndarray
+    modes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -57,11 +62,20 @@ class StationaryPoints:
         """By energy; energies equal to 1e-8 relative by coordinates rounded to 1e-5, whatever the seed."""
         return self.select(canonical_order(self.energy, self.x))
 
+    def lowest_modes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Hessian eigenvalues (m, k) of some rows, ascending, and their vectors (m, d, k): all d of them where Hessians
+        are kept, else the lowest."""
+        if self.hessian.shape[1]:
+            values, vectors = np.linalg.eigh(self.hessian[rows])
+            return values, vectors
+        return self.eigenvalues[rows, :-1], self.modes[rows].swapaxes(1, 2)
+
     @staticmethod
-    def empty(dim: int) -> StationaryPoints:
+    def empty(dim: int, matrix_free: bool = False) -> StationaryPoints:
+        width, k = (0, min(ModeOptions().n_modes, dim)) if matrix_free else (dim, 0)
         return StationaryPoints(
-            np.zeros((0, dim)), np.zeros(0), np.zeros(0), np.zeros((0, dim, dim)), np.zeros((0, dim)),
-            np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int),
+            np.zeros((0, dim)), np.zeros(0), np.zeros(0), np.zeros((0, width, width)), np.zeros((0, width or k + 1)),
+            np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int), np.zeros((0, k, dim)),
         )  # fmt: skip
 
 
@@ -117,8 +131,11 @@ def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_
 
     A step that does not lower |grad E| is halved (networks with CELU or ReLU have kinks in the Hessian, where full
     steps chatter). A row has converged when its Newton step is below 1e-9 (1 + |x|) and no longer improves; degenerate
-    directions are measured by the gradient alone. Returns x, energy, gradient, hessian, eigenvalues, status.
+    directions are measured by the gradient alone. Returns x, energy, gradient, hessian, eigenvalues, modes, status:
+    as in `StationaryPoints`, also where d is too large for Hessians (`polish_by_products`).
     """
+    if energy.matrix_free:
+        return polish_by_products(energy, x)
     value, gradient = energy.value_and_gradient(x)
     hessian = energy.hessian(x)
     finite = value.isfinite() & gradient.isfinite().all(1) & hessian.isfinite().all(-1).all(-1)
@@ -130,7 +147,8 @@ def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
     outputs = ("x", "energy", "gradient", "hessian", "eigenvalues")
-    return iterate(lambda s: _newton_step(energy, s), state, outputs, max_iterations)
+    polished = iterate(lambda s: _newton_step(energy, s), state, outputs, max_iterations)
+    return polished | {"modes": x.new_zeros(len(x), 0, x.shape[1])}
 
 
 def _newton_step(energy: Energy, state: State) -> State:
@@ -184,7 +202,7 @@ class Catalogue:
     def __init__(self, energy: Energy) -> None:
         self.energy = energy
         self._size = 0
-        self._room = StationaryPoints.empty(energy.dim)  # the first `_size` rows are in use
+        self._room = StationaryPoints.empty(energy.dim, energy.matrix_free)  # the first `_size` rows are in use
 
     def __len__(self) -> int:
         return self._size
@@ -218,8 +236,8 @@ class Catalogue:
     def _merge(self, polished: State) -> np.ndarray:
         """Numbers of polished rows, -1 where the polish did not converge; what is new joins the catalogue."""
         good = np.nonzero((polished["status"] == Status.CONVERGED).cpu().numpy())[0]
-        outputs = ("x", "energy", "gradient", "hessian", "eigenvalues")
-        x, energy, gradient, hessian, eigenvalues = (polished[k].cpu().numpy()[good] for k in outputs)
+        outputs = ("x", "energy", "gradient", "hessian", "eigenvalues", "modes")
+        x, energy, gradient, hessian, eigenvalues, modes = (polished[k].cpu().numpy()[good] for k in outputs)
         index, degenerate = classify(eigenvalues, self._nearby_curvature(polished["x"][good]) if len(good) else None)
         numbers = np.full(len(polished["status"]), -1)
         for k, row in enumerate(good):
@@ -227,7 +245,7 @@ class Catalogue:
             if known < 0:
                 known = self._append(
                     x=x[k], energy=energy[k], gradient_norm=np.linalg.norm(gradient[k]), hessian=hessian[k],
-                    eigenvalues=eigenvalues[k], index=index[k], degenerate=degenerate[k], hits=0,
+                    eigenvalues=eigenvalues[k], index=index[k], degenerate=degenerate[k], hits=0, modes=modes[k],
                 )  # fmt: skip
             numbers[row] = known
         return numbers
@@ -235,6 +253,9 @@ class Catalogue:
     def _nearby_curvature(self, x: torch.Tensor) -> np.ndarray:
         """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero."""
         offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
+        if self.energy.matrix_free:
+            size = largest_curvature(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])
+            return size.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
         curvature = torch.linalg.matrix_norm(self.energy.hessian(torch.cat([x - offset, x + offset])))
         return curvature.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
 
