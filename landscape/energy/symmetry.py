@@ -91,6 +91,10 @@ class Symmetry(ABC):
     def nearest(self, x: Array, reference: Array) -> Array:
         """The copy of each row of x (n, d) that is nearest to that row of `reference` (n, d)."""
 
+    def spectrum(self, x: Array, eigenvalues: Array) -> Array:
+        """Eigenvalues (n, d) of `eigh_modulo` at x with an exact 0 for each zero mode, ascending."""
+        return eigenvalues
+
     def moved(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """x (n, d), each row moved by a random element."""
         for _, move in self.moves():
@@ -334,7 +338,7 @@ class ParticleSymmetry(Symmetry):
                 for b in range(a + 1, self.dim):
                     turn = torch.zeros_like(atoms)
                     turn[:, :, a], turn[:, :, b] = -atoms[:, :, b], atoms[:, :, a]
-                    turns.append(turn.reshape(len(x), -1))
+                    turns.append(turn.reshape(x.shape))
             turn = torch.stack(turns, 2)
             moments, axes = torch.linalg.eigh(turn.mT @ turn)
             present = moments > COLLINEAR**2 * moments[:, -1:]
@@ -343,6 +347,11 @@ class ParticleSymmetry(Symmetry):
             parts.append(turn @ (axes * scale[:, None]))
         basis = torch.cat(parts, 2) if parts else x.new_zeros(len(x), x.shape[1], 0)
         return basis, moments
+
+    def spectrum(self, x: Array, eigenvalues: Array) -> Array:
+        zero = n_zero_modes(self.tangents(torch.as_tensor(x))[0]).numpy()
+        last = np.arange(eigenvalues.shape[1]) >= eigenvalues.shape[1] - zero[:, None]
+        return np.sort(np.where(last, 0.0, eigenvalues), axis=1)
 
     def orbits(self, x: Array) -> Orbits:
         """Dimension, volume and point group of the orbit of each row of x (n, d)."""
