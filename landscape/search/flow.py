@@ -16,6 +16,7 @@ from landscape.search.lbfgs import LBFGS, relax
 from landscape.tasks import task
 
 BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
+LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
 BALL_RADII = 12
 # length scale of the descent that ends a flow, in units of the local one: it must not leave the basin
 AFTER_FLOW = 0.05
@@ -81,35 +82,68 @@ def _separation(x: torch.Tensor, scale: float) -> torch.Tensor:
     return torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
 
 
-def length_scale(x: np.ndarray, fallback: float = 1.0) -> float:
-    """Half the largest extent of a set of points, or `fallback` for a single one."""
+def length_scale(x: np.ndarray, fallback: float = 1.0, radial: bool = False) -> float:
+    """Half the largest extent of a set of points along a coordinate, or `fallback` for a single one.
+
+    radial : the largest distance from their mean instead, which in many dimensions is far more than any coordinate's.
+    """
     extent = 0.5 * float(np.ptp(x, axis=0).max()) if len(x) else 0.0
+    if radial and len(x):
+        extent = float(np.linalg.norm(x - x.mean(0), axis=1).max())
     return extent if extent > 0 else fallback
 
 
-def make_basins(energy: Energy, minima: np.ndarray, generator: torch.Generator, scale: float | None = None) -> Basins:
+def make_basins(
+    energy: Energy,
+    minima: np.ndarray,
+    generator: torch.Generator,
+    scale: float | None = None,
+    known: Basins | None = None,
+) -> Basins:
     """Find for each minimum (n, d) the largest tested ball of capture; the radius used is half of it.
 
     The balls only save time: a flow that meets none of them is followed to its end. They are found by sampling
-    (64 or 8 d directions at 12 radii), from half the distance to the nearest other minimum downwards.
+    (64 or 8 d directions at 12 radii), from small radii up to half the distance to the nearest other minimum. `known` :
+    balls of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is
+    too large for Hessians 256 directions are tested, those towards the nearest other minima among them.
     """
     x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
     n, d = x.shape
-    scale = length_scale(minima) if scale is None else scale
+    scale = length_scale(minima, radial=energy.matrix_free) if scale is None else scale
     separation = _separation(x, scale)
-    m = max(BALL_DIRECTIONS, 8 * d)
-    fractions = 0.75 ** torch.arange(BALL_RADII - 1, -1, -1, dtype=x.dtype, device=x.device)
-    good = torch.ones(n, BALL_RADII, dtype=torch.bool, device=x.device)
-    for k in range(BALL_RADII):
-        unit = torch.randn(n, m, d, generator=generator, dtype=torch.float64).to(x)
+    tested = torch.zeros_like(separation)
+    n_known = 0 if known is None else len(known.radius)
+    if known is not None:
+        tested[:n_known] = 2 * known.radius
+    m = LARGE_DIRECTIONS if energy.matrix_free else max(BALL_DIRECTIONS, 8 * d)
+    telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
+    growing = torch.arange(n_known, n, device=x.device)
+    for k in range(BALL_RADII - 1, -1, -1):
+        if not len(growing):
+            break
+        unit = torch.randn(len(growing), m, d, generator=generator, dtype=torch.float64).to(x)
         unit = unit / unit.norm(dim=-1, keepdim=True)
-        points = x[:, None] + unit * (0.5 * separation * fractions[k])[:, None, None]
-        gradient = energy.gradient(points.reshape(n * m, d)).reshape(n, m, d)
-        good[:, k] = ((gradient * unit).sum(-1) > 0).all(1)
-    # Every smaller radius must have passed as well.
-    passed = good.to(torch.int64).cumprod(1).sum(1)
-    radius = torch.where(passed > 0, separation * 0.5 * fractions[(passed - 1).clamp_min(0)], 0)
-    return Basins(x, 0.5 * radius, scale)
+        unit[:, : telling.shape[1]] = telling[growing]
+        radius = 0.5 * separation[growing] * 0.75**k
+        points = x[growing, None] + unit * radius[:, None, None]
+        gradient = energy.gradient(points.reshape(-1, d)).reshape(-1, m, d)
+        passed = ((gradient * unit).sum(-1) > 0).all(1)
+        growing, radius = growing[passed], radius[passed]
+        tested[growing] = radius
+    return Basins(x, 0.5 * torch.minimum(tested, 0.5 * separation), scale)
+
+
+def _towards_others(x: torch.Tensor, most: int) -> torch.Tensor:
+    """Unit vectors from each point (n, d) to its nearest others, (n, k, d) with k = min(most, n - 1).
+
+    Few random directions in many dimensions have a part along the one in which a basin ends; these have.
+    """
+    k = min(most, len(x) - 1)
+    if k < 1:
+        return x.new_zeros(len(x), 0, x.shape[1])
+    nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(k, largest=False).indices
+    away = x[nearest] - x[:, None]
+    return away / away.norm(dim=-1, keepdim=True)
 
 
 @task(rows={"x": 2}, doubles=lambda x: 48.0 * x.shape[1], calls=lambda x: 3)

@@ -6,7 +6,6 @@ kept for the next iteration, and a matrix in place of the two-loop recursion whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,8 @@ class LBFGS:
 
     memory : number of (step, gradient change) pairs; up to d = 2 memory the whole inverse Hessian estimate is kept.
     max_iterations : evaluations a row may use.
-    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance (1 + |x|), or below that part
-        of the landscape's length scale where this is shorter.
+    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance times 1 + |x|, or times the
+        landscape's length scale where this is shorter.
     """
 
     memory: int = 6
@@ -47,15 +46,15 @@ def relax(
     config: LBFGS | None = None,
     *,
     center: torch.Tensor | None = None,
-    captured: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> State:
     """Descend from every row of `x` (n, d) to a point with zero gradient.
 
-    BFGS (two-loop recursion, Nocedal 1980, where 2 memory < d) for all rows at once; a backtracking line search in which
-    each row accepts or shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius`
-    (a number, or one a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from
-    `center`, farther out), and a row farther than 1e3 R from `center` (the origin by default; one point, or one a
-    row) is DIVERGED. `captured`, (n, d) -> (n,) booleans, ends rows whose goal is known as CAPTURED.
+    BFGS for all rows at once (by the two-loop recursion where d > 2 memory); a backtracking line search in which each
+    row accepts or shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius` (a
+    number, or one a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from
+    `center`, farther out), and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row)
+    is DIVERGED. `known` : centers (k, d) and radii (k,) of balls whose minimum is known: rows in one are CAPTURED.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,).
     """
@@ -92,14 +91,12 @@ def relax(
     state["status"][finite & (norm == 0)] = Status.CONVERGED
 
     def step(state: State) -> State:
-        return _step(energy, state, config, captured)
+        return _step(energy, state, config, known)
 
     return iterate(step, state, ("x", "energy", "gradient"), config.max_iterations)
 
 
-def _step(
-    energy: Energy, state: State, config: LBFGS, captured: Callable[[torch.Tensor], torch.Tensor] | None
-) -> State:
+def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor, torch.Tensor] | None) -> State:
     x, value, gradient, direction, length = (state[k] for k in ("x", "energy", "gradient", "direction", "step"))
     move = length[:, None] * direction
     foretold = length * state["slope"]
@@ -145,8 +142,9 @@ def _step(
         accept, (informed & (size <= tolerance)) | (square == 0), new["step"] * new["length"] <= 1e-3 * tolerance
     )
     status = torch.where(small, int(Status.CONVERGED), state["status"])
-    if captured is not None:
-        status = torch.where(captured(x), int(Status.CAPTURED), status)
+    if known is not None:
+        distance = torch.cdist(x, known[0], compute_mode="donot_use_mm_for_euclid_dist")
+        status = torch.where((distance < known[1]).any(1), int(Status.CAPTURED), status)
     new["status"] = torch.where(away > 1e3 * state["radius"], int(Status.DIVERGED), status)
     return new
 

@@ -108,7 +108,8 @@ def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions |
     curvature = (gradient.diff(dim=1).norm(dim=-1) / spacing).amax(1)
     finite = value.isfinite().all(1) & gradient.isfinite().all(-1).all(-1)
     state: State = {
-        "images": images, "energy": value, "gradient": gradient, "curvature": curvature,
+        "images": images, "energy": value, "gradient": gradient, "across": _across(images, value, gradient),
+        "curvature": curvature,
         "force": torch.full_like(curvature, torch.inf),
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
@@ -144,8 +145,7 @@ def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -
 
 
 def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
-    images, gradient = state["images"], state["gradient"]
-    across = _across(images, state["energy"], gradient)
+    images, gradient, across = state["images"], state["gradient"], state["across"]
     spacing = arclengths(images)[:, -1] / (images.shape[1] - 1)
     # What damps an image: the curvature across the path, and along a steep path the pull of its uphill neighbour, whose
     # direction it takes (gradient / spacing). They add up: a step of more than twice 1 / sum makes kinks grow.
@@ -157,31 +157,30 @@ def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
     move = move * (limit / torch.maximum(size, limit))
     moved = images.clone()
     moved[:, 1:-1] -= move
-    value, new_gradient = _evaluate(energy, moved)
-    finite = value.isfinite().all(1) & new_gradient.isfinite().all(-1).all(-1)
-    step = move.norm(dim=-1)
+    even = resample(moved, images.shape[1])
+    uneven = (even - moved).norm(dim=-1).amax(1) > 1e-3 * spacing
+    moved = torch.where(uneven[:, None, None], even, moved)
+    # The ends stay, and so do their energies and gradients.
+    inner_value, inner_gradient = _evaluate(energy, moved[:, 1:-1])
+    value, new_gradient = state["energy"].clone(), gradient.clone()
+    value[:, 1:-1], new_gradient[:, 1:-1] = inner_value, inner_gradient
+    finite = inner_value.isfinite().all(1) & inner_gradient.isfinite().all(-1).all(-1)
+    step = (moved - images)[:, 1:-1].norm(dim=-1)
     change = (new_gradient - gradient)[:, 1:-1].norm(dim=-1)
     seen = torch.where(step > 1e-9 * spacing[:, None], change / step.clamp_min(1e-300), 0).amax(1).nan_to_num(0)
     curvature = torch.maximum(0.98 * state["curvature"], seen)
-    force = _across(moved, value, new_gradient).norm(dim=-1).amax(1)
+    new_across = _across(moved, value, new_gradient)
+    force = new_across.norm(dim=-1).amax(1)
     largest = new_gradient.norm(dim=-1).amax(1)
-    result = dict(state)
-    result["curvature"] = torch.where(finite, curvature, 4 * state["curvature"])
-    new_images = resample(moved, images.shape[1])
-    shift = (new_images - moved).norm(dim=-1).amax(1)
-    again = finite & (shift > 1e-3 * spacing)
-    if bool(again.any()):
-        value[again], new_gradient[again] = _evaluate(energy, new_images[again])
-        moved[again] = new_images[again]
     keep = finite[:, None, None]
-    result["images"] = torch.where(keep, moved, images)
-    result["energy"] = torch.where(finite[:, None], value, state["energy"])
-    result["gradient"] = torch.where(keep, new_gradient, gradient)
-    result["force"] = torch.where(finite, force, state["force"])
     status = state["status"].clone()
     status[finite & (force <= options.force_tolerance * largest)] = Status.CONVERGED
-    result["status"] = status
-    return result
+    return {
+        "images": torch.where(keep, moved, images), "energy": torch.where(finite[:, None], value, state["energy"]),
+        "gradient": torch.where(keep, new_gradient, gradient), "across": torch.where(keep, new_across, across),
+        "curvature": torch.where(finite, curvature, 4 * state["curvature"]),
+        "force": torch.where(finite, force, state["force"]), "status": status,
+    }  # fmt: skip
 
 
 def climb(energy: Energy, images: torch.Tensor, value: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
