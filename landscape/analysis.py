@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from landscape.checks import CheckOptions, Subject, run_checks
+from landscape.configuration import AnalysisConfig
 from landscape.dynamics import Dynamics, from_metadata
 from landscape.energy import Energy, as_energy
-from landscape.errors import UnsupportedError, UsageError
+from landscape.errors import UnsupportedError
 from landscape.search import (
     Basins,
     Catalogue,
     MinimaResult,
-    MinimaSearch,
+    Region,
     SaddleResult,
-    SaddleSearch,
-    StringOptions,
     assign_basins,
     find_minima,
     find_saddles,
     make_basins,
 )
 from landscape.search.driver import Status
-from landscape.search.starts import Box, Gaussian
 from landscape.search.stationary import StationaryPoints
-from landscape.store import Analysis, Exact, Saddles, Sampled, SavedPaths, States, source_file
+from landscape.store import Analysis, Exact, Saddles, Sampled, SavedPaths, States, Store, source_file
+from landscape.tasks import TaskEnergy, is_slow
 from landscape.weights import (
     MAX_UNASSIGNED,
     ExactResult,
@@ -47,128 +44,27 @@ from landscape.weights import (
 )
 
 Progress = Callable[[str], None]
-SECTIONS = ("minima", "saddles", "paths", "weights", "exact")
 APART = 5.0  # standard errors between sampled and exact weights that chance does not explain
+STEPS = ("minima", "saddles", "sampled", "exact")  # each has random numbers of its own
 
 
-@dataclass(frozen=True)
-class AnalysisConfig:
-    """Hyper-parameters of every step of `analyze`; the defaults are meant to be right for any energy.
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What an earlier search of the same energy found, for one that adds to it.
 
-    seed : of all randomness. minima, saddles, paths, weights, exact : of the steps; weights=None skips the sampled
-    weights, exact=None those by importance sampling.
+    x (n, d), hits (n,) : its stationary points and the starts that ended at them. starts : how many starts came to
+    what, by the names of `Status`. region : where it searched. number : of searches so far.
     """
 
-    seed: int = 0
-    minima: MinimaSearch = field(default_factory=MinimaSearch)
-    saddles: SaddleSearch = field(default_factory=SaddleSearch)
-    paths: StringOptions = field(default_factory=StringOptions)
-    weights: SampledWeights | None = field(default_factory=SampledWeights)
-    exact: ExactWeights | None = field(default_factory=ExactWeights)
+    x: np.ndarray
+    hits: np.ndarray
+    starts: Mapping[str, int]
+    region: Region
+    number: int
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
-            raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
-
-    @staticmethod
-    def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact] of the fields above.
-
-        [minima.descent], [saddles.walk] and [saddles.flow] are the options of the local methods. [minima.box] low,
-        high or [minima.gaussian] mean, standard_deviation give the starts, and so does [minima.starts] with either
-        pair, which is how a saved analysis records them. `weights = false` and `exact = false` skip these.
-        UsageError for a file that cannot be read, an unknown name or a wrong value.
-        """
-        try:
-            with open(path, "rb") as file:
-                given = tomllib.load(file)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"the config {path} cannot be read as TOML: {error}") from error
-        return _config(given, str(path))
-
-
-def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
-    fields: dict[str, Any] = {}
-    for name, value in given.items():
-        if name == "seed" or (name in ("weights", "exact") and value is False):
-            fields[name] = None if value is False else value
-        elif name in SECTIONS and not isinstance(value, Mapping):
-            raise UsageError(f"{source}: {name} is a table [{name}], not {value!r}")
-        elif name not in SECTIONS:
-            raise UsageError(f"{source}: unknown entry {name!r}; known: seed and the tables {', '.join(SECTIONS)}")
-    kinds: dict[str, Any] = {
-        "minima": MinimaSearch,
-        "saddles": SaddleSearch,
-        "paths": StringOptions,
-        "weights": SampledWeights,
-        "exact": ExactWeights,
-    }
-    for name, kind in kinds.items():
-        if name in given and name not in fields:
-            fields[name] = _section(kind, dict(given[name]), source, name)
-    return AnalysisConfig(**fields)
-
-
-def _section(kind: Any, given: dict[str, Any], source: str, table: str) -> Any:
-    if kind is not MinimaSearch:
-        return _build(kind, given, source, table)
-    starts = [key for key in ("starts", "box", "gaussian") if key in given]
-    if len(starts) > 1:
-        raise UsageError(f"{source}: [{table}] takes one way to start, not both {' and '.join(starts)}")
-    for key in starts:
-        inner = given.pop(key)
-        if not isinstance(inner, Mapping):
-            raise UsageError(f"{source}: {key} is given as a table [minima.box] or [minima.gaussian], not {inner!r}")
-        if key == "starts" and not inner.keys() & {"low", "high", "mean", "standard_deviation"}:
-            raise UsageError(
-                f"{source}: [{table}.starts] has low and high, or mean and standard_deviation, not {sorted(inner)}; "
-                "start points themselves are given by --starts-from"
-            )
-        box = key == "box" or (key == "starts" and inner.keys() & {"low", "high"})
-        given["starts"] = _build(Box if box else Gaussian, inner, source, f"{table}.{key}")
-    built = _build(kind, {name: value for name, value in given.items() if name != "starts"}, source, table)
-    return dataclasses.replace(built, starts=given["starts"]) if starts else built
-
-
-def _build(kind: Any, given: Mapping[str, Any], source: str, table: str) -> Any:
-    """The dataclass `kind` with the fields of a table; fields that are dataclasses are tables inside it.
-
-    UsageError for an unknown name, a value of another type or against a rule.
-    """
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    fields: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            raise UsageError(f"{source}: [{table}] has no {name!r}; known: {', '.join(known)}")
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UsageError(f"{source}: {name} is given as a table [{table}.{name}], not {value!r}")
-            fields[name] = _build(hint, value, source, f"{table}.{name}")
-            continue
-        fields[name] = tuple(value) if isinstance(value, list) else value
-        if not _fits(fields[name], hint):
-            raise UsageError(f"{source}: [{table}] {name} is {_in_words(hint)}, not {value!r}")
-    try:
-        return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: [{table}] is incomplete or does not fit together: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(hint, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
-    kinds = (int, float) if hint is float else hint
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _in_words(hint: Any) -> str:
-    parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    names = {int: "a whole number", float: "a number", NoneType: "left out"}
-    return " or ".join("a list of numbers" if get_origin(part) is tuple else names[part] for part in parts)
+    @property
+    def n_starts(self) -> int:
+        return sum(self.starts.values())
 
 
 def analyze(
@@ -180,6 +76,9 @@ def analyze(
     origins: Mapping[str, str] | None = None,
     time_step: float | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
+    store: Store | None = None,
+    earlier: Earlier | None = None,
 ) -> Analysis:
     """States, saddles, paths, rates, weights and network of an energy.
 
@@ -187,6 +86,11 @@ def analyze(
     dynamics : by default from the energy's metadata, else overdamped with beta = gamma = 1.
     time_step : of your simulations, kept on record and held against the curvature; by default from the metadata.
     progress : called with texts.
+    executor : where blocks of tasks are computed, any of concurrent.futures' kind (`landscape.tasks.Workers`, dask's);
+    None: here, in one batched process, which is fastest unless a point costs milliseconds. The energy has to be one
+    that `load_energy` loaded from a specification. The result is the same.
+    store : a memory of finished blocks, with a search begun or resumed in it (see `landscape.continuation`).
+    earlier : what this search adds to; of `config.minima.n_starts` only those are made that are not in it.
 
     Raises EnergyError for an unusable energy or one without a minimum, UnsupportedError for one with zero modes.
     A search that did not converge says so in `diagnostics`.
@@ -202,19 +106,19 @@ def analyze(
     if dynamics is None:
         dynamics, origins = from_metadata(energy.metadata, energy.dim)
     dynamics.gamma_vector(energy.dim), dynamics.mass_vector(energy.dim)  # lengths fit, before the search is paid for
-    generator = torch.Generator().manual_seed(config.seed)
-    catalogue = Catalogue(energy)
-    minima = find_minima(energy, config.minima, generator=generator, catalogue=catalogue, progress=report)
-    found = find_saddles(
-        energy, minima, config.saddles, paths=config.paths, generator=generator, catalogue=catalogue, progress=report
-    )
+    slow = is_slow(energy)
+    if slow or executor is not None or store is not None:
+        energy = TaskEnergy(energy, answers=store, executor=executor, slow=slow)
+    streams = random_streams(config.seed, 0 if earlier is None else earlier.number)
+    minima, found = _search(energy, config, streams, report, store, earlier)
     sampled, sample, exact = None, None, None
     if config.weights is not None or config.exact is not None:
-        basins = make_basins(energy, found.minima.x, generator)
+        basins = make_basins(energy, found.minima.x, streams["sampled"])
     if config.weights is not None:
-        sample = _sample(energy, found, basins, dynamics.beta, config.weights, generator, report)
+        sample = _sample(energy, found, basins, dynamics.beta, config.weights, streams["sampled"], report)
         sampled = _sampled(sample, found)
     if config.exact is not None:
+        generator = streams["exact"]
         exact = exact_weights(
             energy, found.minima.x, found.minima.hessian, dynamics.beta,
             lambda points: assign_basins(energy, points, basins), config.exact, generator, report,
@@ -231,11 +135,54 @@ def analyze(
         ),
         sampled=sampled,
         exact=_exact(exact),
-        diagnostics=_diagnostics(energy, minima, found, sample, exact),
+        diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier),
         other_points=_other_points(found),
         origins=dict(origins or {}),
-        config=_plain(dataclasses.asdict(config)),
+        config=config.to_record(),
     )  # fmt: skip
+
+
+def random_streams(seed: int, search: int = 0) -> dict[str, torch.Generator]:
+    """A generator for each of STEPS: none depends on how much another has drawn. `search` : the how manieth it is."""
+    streams = {}
+    for number, step in enumerate(STEPS):
+        state = np.random.SeedSequence([seed, search, number]).generate_state(1, np.uint64)[0]
+        streams[step] = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return streams
+
+
+def _search(
+    energy: Energy,
+    config: AnalysisConfig,
+    streams: Mapping[str, torch.Generator],
+    report: Progress,
+    store: Store | None,
+    earlier: Earlier | None,
+) -> tuple[MinimaResult, SaddleResult]:
+    """Minima, then saddles and paths; what is found is noted in the store as it comes."""
+    catalogue = Catalogue(energy)
+
+    def told(text: str) -> None:
+        if store is not None:
+            store.note_points(catalogue.points())
+        report(text)
+
+    starts = config.minima
+    if earlier is not None:
+        known = catalogue.add(torch.as_tensor(earlier.x, dtype=energy.dtype, device=energy.device))
+        catalogue.credit(known, earlier.hits)
+        starts = dataclasses.replace(starts, n_starts=starts.n_starts - earlier.n_starts)
+    minima = find_minima(
+        energy, starts, generator=streams["minima"], catalogue=catalogue, progress=told,
+        region=None if earlier is None else earlier.region,
+    )  # fmt: skip
+    found = find_saddles(
+        energy, minima, config.saddles, paths=config.paths, generator=streams["saddles"], catalogue=catalogue,
+        progress=told,
+    )  # fmt: skip
+    if store is not None:
+        store.note_points(catalogue.points())
+    return minima, found
 
 
 def check(
@@ -348,6 +295,7 @@ def _diagnostics(
     found: SaddleResult,
     sample: SampledResult | None,
     exact: ExactResult | None,
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     warnings = [*energy.notes, *minima.warnings, *found.warnings]
     if len(found.degenerate):
@@ -369,6 +317,8 @@ def _diagnostics(
     if exact is not None:
         warnings += _exact_warnings(exact, sample)
     starts = {status.name.lower(): int((minima.start_status == status).sum()) for status in Status}
+    if earlier is not None:
+        starts = {name: count + earlier.starts.get(name, 0) for name, count in starts.items()}
     return {
         "index_counts": {str(index): count for index, count in found.index_counts.items()},
         "morse_sum": {"value": found.morse_sum, "expected": found.expected},
@@ -392,11 +342,3 @@ def _other_points(found: SaddleResult) -> tuple[dict[str, Any], ...]:
                 "hessian_eigenvalues": points.eigenvalues[k].tolist(), "gradient_norm": float(points.gradient_norm[k]),
             })  # fmt: skip
     return tuple(rows)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return {"shape": list(value.shape)}  # given starts are data, not a parameter
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

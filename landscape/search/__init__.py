@@ -5,7 +5,7 @@ from landscape.search.driver import Status
 from landscape.search.explore import SaddleSearch
 from landscape.search.flow import Basins, FlowOptions, assign_basins, make_basins
 from landscape.search.lbfgs import LBFGS
-from landscape.search.minima import MinimaResult, MinimaSearch, find_minima
+from landscape.search.minima import MinimaResult, MinimaSearch, Region, find_minima
 from landscape.search.mountain_pass import MountainPasses, MountainPassOptions, mountain_pass
 from landscape.search.starts import Box, Gaussian, Points
 from landscape.search.stationary import Catalogue, StationaryPoints
@@ -25,6 +25,7 @@ __all__ = [
     "MountainPasses",
     "Paths",
     "Points",
+    "Region",
     "SaddleResult",
     "SaddleSearch",
     "StationaryPoints",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.search.driver import State, Status
+from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, Basins, FlowOptions, gradient_flow, length_scale, make_basins
 from landscape.search.lbfgs import relax
 from landscape.search.minima import MinimaResult
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue
+from landscape.search.traces import thinned, traced_flow
 
 ALL_INDICES_DIM = 10  # up to this dimension points of every index are searched for
 SIDE_STEP = 1e-2  # how far beside a saddle its two descents begin at most, in units of the landscape's scale
@@ -198,12 +198,9 @@ class Explorer:
         if not len(pending):
             return
         beside = self._sides(pending)
-        trace: list[tuple[torch.Tensor, torch.Tensor]] = []
-        reached, status = self.descend(
-            self._tensor(beside), lambda rows, state: trace.append((rows.clone(), state["x"].clone()))
-        )
+        traces: list[list[np.ndarray]] = [[] for _ in beside]
+        reached, status = self.descend(self._tensor(beside), traces)
         found = self.catalogue.points()
-        sides = _by_row(trace, 2 * len(pending), self.energy.dim)
         for k, saddle in enumerate(pending):
             self.ends[int(saddle)] = (int(reached[2 * k]), int(reached[2 * k + 1]))
             for side in (0, 1):
@@ -211,8 +208,8 @@ class Explorer:
                 if reached[row] == UNKNOWN:
                     self.side_status[int(saddle), side] = Status(int(status[row]))
                     continue
-                points = [found.x[saddle][None], beside[row][None], sides[row], found.x[reached[row]][None]]
-                self.descents[int(saddle), side] = _thin(np.concatenate(points))
+                points = [found.x[saddle][None], *traces[row], found.x[reached[row]][None]]
+                self.descents[int(saddle), side] = thinned(np.concatenate(points))
 
     def _sides(self, saddles: np.ndarray) -> np.ndarray:
         """Points beside saddles (catalogue numbers), along -v and +v of the falling mode v: (2 n, d), pairs together.
@@ -231,10 +228,8 @@ class Explorer:
         longest = np.where(good.any(1), good.argmax(1), SIDE_HALVINGS)
         return trial[np.arange(len(trial)), longest]
 
-    def descend(
-        self, x: torch.Tensor, observe: Callable[[torch.Tensor, State], None] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the gradient flow from each row of x (n, d) leads.
+    def descend(self, x: torch.Tensor, traces: list[list[np.ndarray]] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Where the gradient flow from each row of x (n, d) leads. `traces`, a list a row, gets the ways there.
 
         Returns the catalogue number of the minimum reached, UNKNOWN for none, and a `Status` (n,): CONVERGED at a
         minimum, DIVERGED,
@@ -243,10 +238,13 @@ class Explorer:
         reached, status = np.full(len(x), UNKNOWN), np.full(len(x), int(Status.UNFINISHED))
         rows = torch.arange(len(x), device=x.device)
         for _ in range(MAX_PASSES):
-            watch = None if observe is None else _renumbered(observe, rows)
             basins, numbers = self.basins()
-            ended = gradient_flow(self.energy, x, basins, self.config.flow, watch)
+            flow = gradient_flow if traces is None else traced_flow
+            ended = flow(self.energy, x, basins, self.config.flow)
             row = rows.cpu().numpy()
+            if traces is not None:
+                for k, trace in zip(row, ended["trace"].cpu().numpy(), strict=True):
+                    traces[k].append(trace)
             label = ended["label"].cpu().numpy()
             caught = (ended["status"] == Status.CAPTURED).cpu().numpy()
             reached[row[caught]] = numbers[label[caught]]
@@ -279,26 +277,3 @@ class Explorer:
         at[arrived.cpu().numpy()] = self.catalogue.add(relaxed["x"][arrived])
         return at
 
-
-def _renumbered(
-    observe: Callable[[torch.Tensor, State], None], rows: torch.Tensor
-) -> Callable[[torch.Tensor, State], None]:
-    return lambda part, state: observe(rows[part], state)
-
-
-def _by_row(trace: list[tuple[torch.Tensor, torch.Tensor]], n: int, dim: int) -> list[np.ndarray]:
-    """The positions that each of n rows passed through, from (row numbers, positions) of every step."""
-    if not trace:
-        return [np.zeros((0, dim))] * n
-    rows = torch.cat([r for r, _ in trace]).cpu().numpy()
-    x = torch.cat([p for _, p in trace]).cpu().numpy()
-    order = np.argsort(rows, kind="stable")
-    return np.split(x[order], np.cumsum(np.bincount(rows, minlength=n))[:-1])
-
-
-def _thin(points: np.ndarray, n: int = 200) -> np.ndarray:
-    """At most about n points of a polyline, at equal arclength, both ends kept."""
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    keep = np.concatenate([[True], np.diff(length) > 0])
-    wanted = np.linspace(0, length[-1], n)
-    return np.stack([np.interp(wanted, length[keep], column) for column in points[keep].T], 1)

@@ -71,6 +71,14 @@ class MinimaResult:
     unseen: Unseen | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The cube center +- radius, center (d,), that a search for minima has found to hold them."""
+
+    center: np.ndarray
+    radius: float
+
+
 def find_minima(
     energy: Energy | Callable[[torch.Tensor], torch.Tensor],
     config: MinimaSearch | None = None,
@@ -78,6 +86,7 @@ def find_minima(
     generator: torch.Generator | None = None,
     catalogue: Catalogue | None = None,
     progress: Progress | None = None,
+    region: Region | None = None,
 ) -> MinimaResult:
     """All minima that a batched multi-start descent reaches.
 
@@ -86,14 +95,17 @@ def find_minima(
     saddle is never reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently.
 
     energy : an `Energy`, or a torch callable with a `dim`; others go through `landscape.as_energy` first.
-    `catalogue` collects every stationary point met on the way. Raises EnergyError if no start reaches a minimum.
+    `catalogue` collects every stationary point met on the way. `region` : that of an earlier search, in place of a
+    search for the energy's scale. Raises EnergyError if no start reaches a minimum.
     """
     energy = as_energy(energy)
     config = config or MinimaSearch()
     generator = generator or torch.Generator().manual_seed(0)
     catalogue = catalogue if catalogue is not None else Catalogue(energy)
     search = _MultiStart(energy, config, generator, catalogue, progress or (lambda text: None))
-    if config.starts is None:
+    if region is not None:
+        search.center, search.radius = torch.as_tensor(region.center).to(search.center), region.radius
+    elif config.starts is None:
         search.find_scale()
     search.main_round()
     return search.result()

@@ -233,6 +233,11 @@ class Catalogue:
             np.add.at(self._room.hits, reached[index == 0 if hits == "minima" else index > 0], 1)
         return numbers
 
+    def credit(self, numbers: np.ndarray, hits: np.ndarray) -> None:
+        """Add hits (n,) to the points with these numbers (n,); -1 is none."""
+        known = numbers >= 0
+        np.add.at(self._room.hits, numbers[known], hits[known])
+
     def _merge(self, polished: State) -> np.ndarray:
         """Numbers of polished rows, -1 where the polish did not converge; what is new joins the catalogue."""
         good = np.nonzero((polished["status"] == Status.CONVERGED).cpu().numpy())[0]

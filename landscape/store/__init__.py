@@ -1,10 +1,12 @@
-"""The saved analysis: `Analysis`, the arrays it holds, its JSON document and its folder."""
+"""The saved analysis: `Analysis`, the arrays it holds, its JSON document, and the store that a search writes to."""
 
+from landscape.store.database import DATABASE, STAGING, Reader, Search, Store, is_store
 from landscape.store.document import FORMAT, VERSION, dynamics_record, source_file
 from landscape.store.records import Exact, Saddles, Sampled, SavedPaths, States
-from landscape.store.saved import DOCUMENT, FILES, STAGING, Analysis
+from landscape.store.saved import DOCUMENT, FILES, Analysis
 
 __all__ = [
+    "DATABASE",
     "DOCUMENT",
     "FILES",
     "FORMAT",
@@ -12,10 +14,14 @@ __all__ = [
     "VERSION",
     "Analysis",
     "Exact",
+    "Reader",
     "Saddles",
     "Sampled",
     "SavedPaths",
+    "Search",
     "States",
+    "Store",
     "dynamics_record",
+    "is_store",
     "source_file",
 ]

@@ -61,6 +61,14 @@ def dynamics_record(dynamics: Dynamics, dim: int, origins: Mapping[str, str]) ->
     }  # fmt: skip
 
 
+def dynamics_from(record: Mapping[str, Any]) -> Dynamics:
+    """The dynamics of a `dynamics_record`."""
+    gamma = tuple(record["gamma"])
+    if record["kind"] == "underdamped":
+        return Underdamped(record["beta"], gamma, tuple(record["mass"]))
+    return Overdamped(record["beta"], gamma, record.get("rotation"))
+
+
 def source_file(source: str) -> Path | None:
     """The file that holds an energy named `source` (FILE, or FILE:NAME for code), None if there is no such file."""
     for name in (source, source.rpartition(":")[0]):
@@ -182,11 +190,6 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
     states, saddles, paths = document["states"], document["saddles"], document["paths"]
     if not states:
         raise UsageError("this is not a complete analysis (it has no states); analyse again")
-    given = document["dynamics"]
-    gamma = tuple(given["gamma"])
-    dynamics: Dynamics = Overdamped(given["beta"], gamma, given.get("rotation"))
-    if given["kind"] == "underdamped":
-        dynamics = Underdamped(given["beta"], gamma, tuple(given["mass"]))
     joins = [[-1 if end is None else end for end in row["joins"]] for row in saddles]
     diagnostics = dict(document["diagnostics"])
     diagnostics["warnings"] = list(diagnostics.pop("search_warnings"))
@@ -194,7 +197,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
     n_images = len(paths[0]["energy"]) if paths else 0
     return {
         "energy": dict(document["energy"]),
-        "dynamics": dynamics,
+        "dynamics": dynamics_from(document["dynamics"]),
         "states": States(**_points_from(states, d), hits=np.array([row["hits"] for row in states], int)),
         "saddles": Saddles(**_points_from(saddles, d), joins=np.array(joins, int).reshape(-1, 2)),
         "paths": SavedPaths(
@@ -208,7 +211,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         "exact": _exact_from(states),
         "diagnostics": diagnostics,
         "other_points": tuple(document["other_points"]),
-        "origins": dict(given["origins"]),
+        "origins": dict(document["dynamics"]["origins"]),
         "config": dict(document["config"]),
         # absent in what earlier versions wrote
         "provenance": dict(document.get("provenance", {})),

@@ -5,6 +5,7 @@ An analysis holds numpy arrays and plain data only, never the energy: it can be 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,14 +24,15 @@ from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
+from landscape.store.database import DATABASE, STAGING, Reader, Store
 from landscape.store.document import FORMAT, MAX_DENSE_STATES, VERSION, dynamics_record, fields_of, to_document
+from landscape.store.packing import pack, unpack
 from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 from landscape.weights import second_order, zeroth_order
 
 DOCUMENT = "analysis.json"
 FILES = (DOCUMENT, "states.csv", "transitions.csv", "network.graphml")
 NEGLIGIBLE = 1e-6  # weight below which a state is marked as negligible
-STAGING = ".landscape-"  # names of folders in which files wait until all of them are whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,14 +170,16 @@ class Analysis:
                 f"this is not a complete analysis ({type(error).__name__}: {error}); analyse again"
             ) from error
 
-    def save(self, folder: str | Path) -> None:
-        """Write analysis.json, states.csv, transitions.csv and network.graphml.
+    def save(self, folder: str | Path, store: Store | None = None) -> None:
+        """Write analysis.sqlite, which every command reads, and for other programs analysis.json, states.csv,
+        transitions.csv and network.graphml.
 
-        All are written whole to a folder inside this one first, and until that is done files of an earlier analysis
-        stay as they were. Then four renames follow, analysis.json last. Each is atomic, the four together are not: an
-        error or interrupt between them leaves new tables beside the earlier analysis.json until it is saved again,
-        or, where there was none, takes the tables away. A process killed there can leave tables without
-        analysis.json, which alone is the sign that all is there. UsageError where the folder cannot be written.
+        The tables are written whole to a folder inside this one first, and until that is done everything of an earlier
+        analysis stays as it was. Then the analysis is committed to analysis.sqlite, and four renames follow,
+        analysis.json last. Each is atomic, the four together are not: an error or interrupt between them leaves new
+        tables beside the earlier analysis.json until it is saved again, or, where there was none, takes the tables
+        away; `landscape analyze --resume` writes them anew. `store` : that of the folder, where it is open already.
+        UsageError where the folder cannot be written.
         """
         folder = Path(folder)
         text = json.dumps(self.to_document(), allow_nan=False)
@@ -188,6 +192,8 @@ class Analysis:
                 staging / "transitions.csv": csv_bytes(transitions_table(self.network), TRANSITION_COLUMNS),
                 staging / DOCUMENT: text.encode(),
             })  # fmt: skip
+            with Store.open(folder) if store is None else contextlib.nullcontext(store) as opened:
+                opened.write_result(*pack(self))
             _rename_all(staging, folder)
         except OSError as error:
             raise UsageError(f"cannot write to {folder} ({error.strerror}): choose another with --out") from error
@@ -195,9 +201,12 @@ class Analysis:
             for leftover in folder.glob(f"{STAGING}*"):  # ours, and that of a run that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    def save_document(self, folder: str | Path) -> None:
-        """Replace analysis.json alone, atomically: for what the tables do not hold. UsageError where that cannot be."""
+    def save_document(self, folder: str | Path, store: Store | None = None) -> None:
+        """Replace what analysis.sqlite and analysis.json hold, each atomically, and leave the tables: for what these
+        do not hold. UsageError where that cannot be."""
         text = json.dumps(self.to_document(), allow_nan=False)
+        with Store.open(Path(folder)) if store is None else contextlib.nullcontext(store) as opened:
+            opened.write_result(*pack(self))
         try:
             replace_files({Path(folder) / DOCUMENT: text.encode()})
         except OSError as error:
@@ -205,9 +214,16 @@ class Analysis:
 
     @staticmethod
     def load(folder: str | Path) -> Analysis:
-        """Read the analysis in a folder (or an analysis.json itself). UsageError if there is none, or it is damaged."""
+        """Read the analysis in a folder: that of its analysis.sqlite, else of analysis.json, which holds the same to
+        the last digit (copied alone, or written by an earlier version). `folder` may also name either file itself.
+        UsageError if there is none, or it is damaged."""
         path = Path(folder)
-        path = path / DOCUMENT if path.is_dir() else path
+        home = path.parent if path.name == DATABASE else path
+        if (home / DATABASE).is_file():
+            stored = _from_store(home)
+            if stored is not None:
+                return stored
+        path = home / DOCUMENT if home.is_dir() else path
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -220,6 +236,24 @@ class Analysis:
         except json.JSONDecodeError as error:
             raise UsageError(f"{path} is not JSON ({error}): it is damaged; analyse again") from error
         return Analysis.from_document(document)
+
+
+def _from_store(folder: Path) -> Analysis | None:
+    """The finished analysis of a store. None where there is none, but an analysis.json; UsageError if neither is."""
+    with Reader.open(folder) as reader:
+        result = reader.result()
+        if result is None:
+            if (folder / DOCUMENT).is_file():
+                return None
+            raise UsageError(
+                f"the analysis in {folder} is not finished: go on with `landscape analyze --resume {folder}`"
+            )
+    try:
+        return Analysis(**unpack(*result))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UsageError(
+            f"{folder / DATABASE} holds no complete analysis ({type(error).__name__}: {error}); analyse again"
+        ) from error
 
 
 def _rename_all(staging: Path, folder: Path) -> None:
