@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from landscape.energy import Energy, as_energy
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
+from landscape.search.flow import LARGE_DIRECTIONS
 from landscape.search.minima import MinimaResult, Progress, find_minima
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
@@ -294,7 +295,7 @@ def confines(explorer: Explorer) -> bool:
     energy = explorer.energy
     low, high = explorer._box(explorer.scale)
     center, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
-    n = max(64, 16 * energy.dim)
+    n = LARGE_DIRECTIONS if energy.matrix_free else max(64, 16 * energy.dim)
     unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
     unit = unit / unit.norm(dim=1, keepdim=True)
     before = torch.zeros(n, dtype=unit.dtype, device=unit.device)

@@ -90,7 +90,8 @@ class Explorer:
     @property
     def scale(self) -> float:
         """Half the extent of the minima; of the search cube where there is a single one."""
-        return length_scale(self.catalogue.points().x[self.numbers(0)], 0.5 * self.radius)
+        large, x = self.energy.matrix_free, self.catalogue.points().x[self.numbers(0)]
+        return length_scale(x, 0.5 * self.radius * (self.energy.dim**0.5 if large else 1), radial=large)
 
     @property
     def _single(self) -> bool:
@@ -143,7 +144,9 @@ class Explorer:
         minima = self.catalogue.points().x[self.numbers(0)]
         low, high = self._box(0.5 * self.scale)
         x = low + self._uniform(n, self.energy.dim) * (high - low)
-        if len(minima) > 1:
+        if self.energy.matrix_free:
+            x = self._around(minima, n)
+        elif len(minima) > 1:
             x[: n // 2] = self._between(minima, 3, n // 2)
         ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high))
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
@@ -160,7 +163,7 @@ class Explorer:
         """Random soft directions away from known points: each mode drawn in inverse proportion to its stiffness."""
         found = self.catalogue.points()
         chosen = numbers[(self._uniform(n).cpu().numpy() * len(numbers)).astype(int)]
-        eigenvalues, vectors = np.linalg.eigh(found.hessian[chosen])
+        eigenvalues, vectors = found.lowest_modes(chosen)
         draw = torch.randn(eigenvalues.shape, generator=self.generator, dtype=torch.float64).numpy()
         soft = draw / np.sqrt(np.abs(eigenvalues) + 1e-3 * np.abs(eigenvalues).max(1, keepdims=True))
         direction = np.einsum("nij,nj->ni", vectors, soft)
@@ -187,8 +190,16 @@ class Explorer:
         return x.amin(0) - margin, x.amax(0) + margin
 
     def _box_starts(self, n: int) -> torch.Tensor:
+        if self.energy.matrix_free:
+            return self._around(self.catalogue.points().x[self.numbers(0)], n)
         low, high = self._box(self.radius if self._single else 0.25 * self.scale)
         return low + self._uniform(n, self.energy.dim) * (high - low)
+
+    def _around(self, minima: np.ndarray, n: int) -> torch.Tensor:
+        """About the minima and between them: in many dimensions nearly all of a box is its far corners."""
+        x = self._between(minima, 2, n) if len(minima) > 1 else self._tensor(minima).expand(n, -1)
+        unit = torch.randn(n, self.energy.dim, generator=self.generator, dtype=torch.float64)
+        return x + self.scale * self._uniform(n, 1) * self._tensor((unit / unit.norm(dim=1, keepdim=True)).numpy())
 
     # -- connecting ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +229,7 @@ class Explorer:
         along which the energy falls as lambda h^2 / 2 within a factor.
         """
         found = self.catalogue.points()
-        values, vectors = np.linalg.eigh(found.hessian[saddles])
+        values, vectors = found.lowest_modes(saddles)
         step = SIDE_STEP * self.scale * 0.5 ** np.arange(SIDE_HALVINGS + 1)
         signed = np.stack([-vectors[:, :, 0], vectors[:, :, 0]], 1).reshape(-1, 1, self.energy.dim)
         trial = found.x[saddles].repeat(2, 0)[:, None] + step[:, None] * signed

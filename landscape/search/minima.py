@@ -271,11 +271,12 @@ class _MultiStart:
         """Points beside the given saddles and plateaus, along a random combination of their falling (or flat) modes."""
         found = self.catalogue.points()
         x = torch.as_tensor(found.x[numbers], dtype=self.energy.dtype, device=self.energy.device)
-        eigenvalues, vectors = torch.linalg.eigh(torch.as_tensor(found.hessian[numbers], dtype=torch.float64))
+        eigenvalues, vectors = (torch.as_tensor(part, dtype=torch.float64) for part in found.lowest_modes(numbers))
+        largest = torch.as_tensor(np.abs(found.eigenvalues[numbers]).max(1), dtype=torch.float64)
         draw = torch.randn(eigenvalues.shape, generator=self.generator, dtype=torch.float64)
         falling = eigenvalues < 0
         flat = torch.as_tensor(found.degenerate[numbers])[:, None] & (
-            eigenvalues.abs() <= DEGENERATE * eigenvalues.abs().amax(1, keepdim=True)
+            eigenvalues.abs() <= DEGENERATE * largest[:, None]
         )
         modes = torch.where(falling.any(1, keepdim=True), falling, flat)
         modes = torch.where(modes.any(1, keepdim=True), modes, True)  # a Hessian that vanishes as a whole

@@ -10,6 +10,7 @@ from landscape.energy import Energy
 from landscape.energy.symmetry import eigh_modulo
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
+from landscape.search.large_saddles import follow_by_products
 from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
@@ -56,8 +57,11 @@ def follow_eigenvectors(
     Comput. Chem. 15 (1994) 1), which costs nothing, where an exact one costs 2 d gradients. A row that leaves the box
     `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one a row, is the
     length that the trust radius refers to. Returns x, energy, status, iterations.
+    Where d is too large for Hessians the steps are chosen in Krylov subspaces (`follow_by_products`).
     """
     config = config or EigenvectorFollowing()
+    if energy.matrix_free:
+        return follow_by_products(energy, x, index, scale, region, config)
     n = len(x)
     length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
