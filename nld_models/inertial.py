@@ -30,8 +30,6 @@ import torch
 
 from nld_models.encoder import Marginals, PosteriorEncoder, per_row
 
-__all__ = ["InertialEncoder", "InertialMarginals", "posterior_acceleration", "sample_state"]
-
 
 @dataclass(frozen=True)
 class InertialMarginals(Marginals):
