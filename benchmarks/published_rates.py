@@ -27,6 +27,7 @@ from landscape.store import Analysis
 DEFAULT = Path(__file__).resolve().parent.parent.parent / "shared" / "paper_models"
 HIGH = 4.0  # reduced barriers above which the formula is held to its word
 BAND, CERTAIN = (0.80, 1.05), 0.03
+RARE_SHARE = 0.02  # slow pairs, a tenth of a state's exits, must be as certain as the fast ones
 TRAINING_STEP = 0.1
 STEP_SECONDS = 60.0
 
@@ -46,7 +47,7 @@ def references(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
     """Simulated rates and their relative standard errors, grid rates (nan for d > 3), rates at the training step."""
     generator = torch.Generator().manual_seed(given.seed)
-    options = PassageOptions(0.8 * CERTAIN, given.seconds, trajectories=2000, time_step=given.time_step)
+    options = PassageOptions(0.98 * CERTAIN, given.seconds, 2000, given.time_step, main_share=RARE_SHARE)
     found = simulate_passages(fast, dynamics, cores, generator, options, lambda part, text: tell(f"{part:.0%} {text}"))
     rates = found.estimate.rates
     grid = reference_rates(energy, dynamics, cores).rates if energy.dim <= 3 else np.full(rates.shape, np.nan)

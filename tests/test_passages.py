@@ -62,24 +62,58 @@ def test_overdamped_rates_agree_with_the_grid() -> None:
     assert abs(found.discrepancy[0, 1]) < 4
 
 
+TABLE = [  # kT, gamma, smallest nonzero |Re| of an eigenvalue of the Klein-Kramers operator: quartic well, mass 1
+    (0.1, 0.05, 0.0077730), (0.1, 0.3, 0.0243540), (0.1, 1.0, 0.0225192), (0.1, 3.0, 0.0104544), (0.1, 10.0, 0.0033325),
+    (0.05, 0.1, 0.0014920), (0.05, 1.0, 0.0017854), (0.05, 10.0, 2.753720e-4),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kT", "gamma", "exact"), TABLE[:5])
+def test_free_decay_of_the_underdamped_table(kT: float, gamma: float, exact: float) -> None:
+    """BAOAB: E sign x from equilibrium in one well falls as exp(-lambda t) once all else is gone, here from 1 to 2.2
+    mean lives on. lambda within 4 standard errors: false alarm 6.4e-5. Power: 11 %, where the formula is 7 to 360 % off.
+    """
+    energy, dynamics, generator, n = double_well(), Underdamped(1 / kT, gamma, 1.0), generator_of(5), 100_000
+    rough = torch.linspace(-3, 0, 6001, dtype=torch.float64)
+    weight = (-energy.value(rough[:, None]) / kT).exp()
+    x = rough[torch.multinomial(weight, n, True, generator=generator)][:, None]
+    p = kT**0.5 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    integrator = Integrator(energy, dynamics, "baoab", 0.08)
+    state, means, now = integrator.init(x, p), [], 0.0
+    for end in (1.0 / exact, 2.2 / exact):
+        while now < end:
+            state, now = integrator.step(state, generator), now + 0.08
+        means.append((now, state.x[:, 0].sign().mean().item()))
+    (t1, a1), (t2, a2) = means
+    found = np.log(a1 / a2) / (t2 - t1)
+    # var of log(a1 / a2), with cov(s1, s2) = a2 / a1 - a1 a2 for a two-state process
+    variance = (1 - a1**2) / a1**2 + (1 - a2**2) / a2**2 - 2 * (a2 / a1 - a1 * a2) / (a1 * a2)
+    error = np.sqrt(variance / n) / (t2 - t1)
+    assert 4 * error < 0.11 * exact
+    assert abs(found - exact) < 4 * error
+
+
 @pytest.mark.parametrize(
-    ("kT", "gamma", "exact"), [(0.1, 1.0, 0.0225192), pytest.param(0.1, 0.3, 0.0243540, marks=pytest.mark.slow)]
+    ("kT", "gamma", "exact"),
+    [row if row[:2] == (0.1, 1.0) else pytest.param(*row, marks=pytest.mark.slow) for row in TABLE[2:]],
 )
 def test_underdamped_relaxation_agrees_with_the_operator(kT: float, gamma: float, exact: float) -> None:
     """The slowest relaxation rate within 4 standard errors (plus 1 % for the cores): false alarm below 6.4e-5.
 
-    Power: the cores in x alone, or the rates without the time in transit, are more than 12 % off at gamma = 1.
+    Power: the cores in x alone, or the rates without the time in transit, are more than 12 % off at gamma = 1. At
+    kT = .1 and gamma below .3 the Galerkin value of two cores is 4 to 5 % too fast, as it may be.
     """
     energy, dynamics = double_well(), Underdamped(1 / kT, gamma, 1.0)
     found = simulate_passages(
-        energy, dynamics, cores_of(energy, dynamics), generator_of(2), PassageOptions(0.027, 60.0, 4000)
+        energy, dynamics, cores_of(energy, dynamics), generator_of(2), PassageOptions(0.027, 300.0, 4000)
     )
     assert found.scheme == "baoab" and found.converged
     k, error = found.estimate.rates, found.estimate.standard_error
     relative = np.hypot(error[0, 1], error[1, 0]) / k.sum()
     assert 4 * relative < 0.1
     assert abs(found.estimate.relaxation_rates()[0] / exact - 1) < 4 * relative + 0.01
-    assert k.sum() < 0.97 * exact
+    assert kT < 0.1 or gamma > 2 or k.sum() < 0.97 * exact
 
 
 def test_the_unit_of_time_is_that_of_the_friction() -> None:

@@ -6,7 +6,8 @@
 
 The grid, the Klein-Kramers operator and the simulated passages all estimate this k_ij. For underdamped dynamics
 a core is an ellipsoid of phase space, beta ((x - x_i)' H_i (x - x_i) + p' M^-1 p) < level: a trajectory that flies
-through the middle of a well without losing its energy has not arrived there.
+through the middle of a well without losing its energy has not arrived there. Where every collision rate is above twice
+the highest frequency of the wells nothing flies through, and the core is one in x again.
 
 `level` is 1 as long as phase space has at most three dimensions. A harmonic well in three spends .1987 of its
 time below 1, one in ten 1.7e-4: it would look as if it were hardly ever visited. In more than three dimensions
@@ -21,12 +22,13 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from landscape.dynamics import Dynamics, Overdamped
+from landscape.dynamics import Dynamics
 from landscape.energy import Energy
 from landscape.errors import UsageError
 from landscape.search.flow import Basins, assign_basins, make_basins
 
 SMALLEST_SHARE = float(chi2.cdf(1.0, 3))
+NO_FLIGHT = 2.0  # collision rates over frequencies from which on every mode of a well is overdamped
 GAP = 0.9  # cores that would touch keep this part of the size at which they do
 SHELLS = (1.0, 0.6)  # parts of the core's size at which its place in the basin is tested
 SHRINK = 0.7
@@ -109,21 +111,33 @@ def make_cores(
     if x.shape[1] != energy.dim or not len(x):
         raise UsageError(f"minima have shape (n, {energy.dim}) with n >= 1 for this energy, not {x.shape}")
     d = x.shape[1]
-    level = default_level(d if isinstance(dynamics, Overdamped) else 2 * d) if level is None else level
-    if not level > 0:
-        raise UsageError(f"the level of a core is above 0, not {level!r}")
-    values, vectors = np.linalg.eigh(energy.hessian(x))
+    hessian = energy.hessian(x)
+    values, vectors = np.linalg.eigh(hessian)
     if not (values > 0).all():
         row = int(np.argwhere(~(values > 0))[0, 0])
         raise UsageError(f"point {row} is no minimum: its Hessian has the eigenvalue {values[row].min():.3g}")
+    mass = _flying_mass(dynamics, hessian)
+    level = default_level(d if mass is None else 2 * d) if level is None else level
+    if not level > 0:
+        raise UsageError(f"the level of a core is above 0, not {level!r}")
     form = np.einsum("nik,nk,njk->nij", vectors, dynamics.beta * values / level, vectors)
     axes = np.sqrt(level / (dynamics.beta * values))
     shrink = np.minimum(1.0, GAP * touching_scale(x, form, axes[:, 0]))
     basins = make_basins(energy, x, generator) if basins is None else basins
     shrink = _into_basin(energy, basins, x, vectors * axes[:, None], shrink, generator)
-    mass = dynamics.mass_vector(d)
     momentum_form = None if mass is None else dynamics.beta / (level * mass)
     return Cores(x, form / shrink[:, None, None] ** 2, momentum_form, shrink)
+
+
+def _flying_mass(dynamics: Dynamics, hessian: np.ndarray) -> np.ndarray | None:
+    """The masses (d,) where momenta last long enough to matter in wells of these Hessians (n, d, d), else None."""
+    d = hessian.shape[-1]
+    mass, collisions = dynamics.mass_vector(d), dynamics.collision_rate(d)
+    if mass is None or collisions is None:
+        return None
+    root = 1 / np.sqrt(mass)
+    frequency = np.sqrt(np.linalg.eigvalsh(hessian * root[:, None] * root).max())
+    return None if collisions.min() > NO_FLIGHT * frequency else mass
 
 
 def touching_scale(center: np.ndarray, form: np.ndarray, reach: np.ndarray) -> np.ndarray:

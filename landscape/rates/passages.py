@@ -45,7 +45,6 @@ FIRST_ROUND = 2.0  # burn-ins; rounds then double, up to
 LONGEST_ROUND = 2.0  # mean lifetimes of the shortest-lived core
 COMPARED = 20  # counts on both sides from which two estimates of a rate are compared
 FALSE_ALARM = 1e-3  # of the comparison of the two time steps, over all transitions together
-MAIN_EXIT = 0.1  # part of a core's exits from which on a transition must reach the target error
 CHECK_EVERY = 100  # steps between looks at the clock
 CURVATURE_POINTS = 256
 PILOT_SHARE = 0.25  # of the budget, at most, for the choice of a time step; a first round costs ten times as much
@@ -55,8 +54,8 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class PassageOptions:
-    """target_error : relative standard error at which to stop, for each transition that carries a tenth or more of its
-    core's exits. budget : seconds after which to stop in any case. trajectories : in one batch. time_step : None
+    """target_error : relative standard error at which to stop, for each transition that carries `main_share` or more of
+    its core's exits. budget : seconds after which to stop in any case. trajectories : in one batch. time_step : None
     chooses .1 over the largest curvature (overdamped) or .2 over the largest frequency (underdamped) seen at 256
     points before and 256 points after the burn-in. confidence : of the intervals.
     """
@@ -66,12 +65,15 @@ class PassageOptions:
     trajectories: int = 2000
     time_step: float | None = None
     confidence: float = 0.95
+    main_share: float = 0.1
 
     def __post_init__(self) -> None:
         if not (self.target_error > 0 and self.budget > 0 and self.trajectories >= 8 and 0 < self.confidence < 1):
             raise UsageError(
                 f"passages need target_error > 0, budget > 0, 8 or more trajectories, 0 < confidence < 1, not {self}"
             )
+        if not 0 <= self.main_share <= 1:
+            raise UsageError(f"passages need a main_share between 0 and 1, not {self.main_share}")
 
 
 @dataclass(frozen=True)
@@ -314,13 +316,13 @@ def _rounds(
             tallies[k] = tallies[k] + _run(integrator, detectors[k], start, burn_in, length, generator, until, tell)[0]
         together = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
         found = together.rates(options.confidence)
-        way = _longest_way(found)
+        way = _longest_way(found, options.main_share)
         if way > SHORT_WAY * burn_in and time.perf_counter() < deadline:
             # what was counted lacks those that had not been long enough under way: begin again
             tallies, burn_in = [Tally(len(cores)) for _ in integrators], WAYS * way
             length = max(length, burn_in)
             continue
-        error = _worst_error(found)
+        error = _worst_error(found, options.main_share)
         part = (options.target_error / error) ** 2
         text = f"{found.counts.sum()} transitions, relative standard error {error:.3f}"
         tell()
@@ -331,14 +333,14 @@ def _rounds(
             length *= 2
 
 
-def _longest_way(found: CountedRates) -> float:
+def _longest_way(found: CountedRates, share: float) -> float:
     """The longest mean time between the last visit to a core and the next one, over the main transitions."""
-    main = (found.counts >= COMPARED) & (found.counts >= MAIN_EXIT * found.counts.sum(axis=1, keepdims=True))
+    main = (found.counts >= COMPARED) & (found.counts >= share * found.counts.sum(axis=1, keepdims=True))
     i, j = np.nonzero(main)
     return float((found.transit[i, j] * found.time[i] / found.counts[i, j]).max(initial=0.0))
 
 
-def _worst_error(found: CountedRates) -> float:
+def _worst_error(found: CountedRates, share: float) -> float:
     """The largest relative standard error of the transitions that must reach the target; infinite if a core has none.
 
     Never less than the Poisson error: differences between trajectories say little when few counts are shared by many.
@@ -346,14 +348,14 @@ def _worst_error(found: CountedRates) -> float:
     exits = found.counts.sum(axis=1)
     if not exits.all():
         return math.inf
-    main = found.counts >= MAIN_EXIT * exits[:, None]
+    main = found.counts >= share * exits[:, None]
     main &= found.counts > 0
     relative = np.maximum(found.standard_error[main] / found.rates[main], 1 / np.sqrt(found.counts[main]))
     return float(relative.max())
 
 
 def _reason(found: CountedRates, options: PassageOptions) -> str:
-    error = _worst_error(found)
+    error = _worst_error(found, options.main_share)
     if error <= options.target_error:
         return ""
     if not found.time.all():
