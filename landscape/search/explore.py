@@ -102,7 +102,9 @@ class Explorer:
         """Basins of all minima known now, with their catalogue numbers."""
         numbers = self.numbers(0)
         if self._basins is None or len(numbers) != len(self._basin_numbers):
-            self._basins = make_basins(self.energy, self.catalogue.points().x[numbers], self.generator, self.scale)
+            # Points keep their numbers: the minima known before come first, and their balls need no second test.
+            x = self.catalogue.points().x[numbers]
+            self._basins = make_basins(self.energy, x, self.generator, self.scale, self._basins)
             self._basin_numbers = numbers
         return self._basins, self._basin_numbers
 
@@ -148,7 +150,9 @@ class Explorer:
             x = self._around(minima, n)
         elif len(minima) > 1:
             x[: n // 2] = self._between(minima, 3, n // 2)
-        ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high))
+        basins = self.basins()[0]
+        known = (basins.x, 2 * basins.radius)  # as large as they were tested: no state is assigned here
+        ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high), known=known)
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
@@ -287,4 +291,3 @@ class Explorer:
         at = np.full(len(x), UNKNOWN)
         at[arrived.cpu().numpy()] = self.catalogue.add(relaxed["x"][arrived])
         return at
-

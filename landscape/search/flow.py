@@ -17,7 +17,7 @@ from landscape.tasks import task
 
 BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
 LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
-BALL_RADII = 12
+BALL_RADII, BALL_RATIO = 8, 0.65
 # length scale of the descent that ends a flow, in units of the local one: it must not leave the basin
 AFTER_FLOW = 0.05
 ASSIGN_CHUNK = 65536  # points that flow together
@@ -103,7 +103,7 @@ def make_basins(
     """Find for each minimum (n, d) the largest tested ball of capture; the radius used is half of it.
 
     The balls only save time: a flow that meets none of them is followed to its end. They are found by sampling
-    (64 or 8 d directions at 12 radii), from small radii up to half the distance to the nearest other minimum. `known` :
+    (64 or 8 d directions at 8 radii), from small radii up to half the distance to the nearest other minimum. `known` :
     balls of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is
     too large for Hessians 256 directions are tested, those towards the nearest other minima among them.
     """
@@ -124,7 +124,7 @@ def make_basins(
         unit = torch.randn(len(growing), m, d, generator=generator, dtype=torch.float64).to(x)
         unit = unit / unit.norm(dim=-1, keepdim=True)
         unit[:, : telling.shape[1]] = telling[growing]
-        radius = 0.5 * separation[growing] * 0.75**k
+        radius = 0.5 * separation[growing] * BALL_RATIO**k
         points = x[growing, None] + unit * radius[:, None, None]
         gradient = energy.gradient(points.reshape(-1, d)).reshape(-1, m, d)
         passed = ((gradient * unit).sum(-1) > 0).all(1)
@@ -177,14 +177,15 @@ def gradient_flow(
 
 def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOptions) -> State:
     """One Bogacki-Shampine 3(2) step a row; rows whose error is too large stay where they are with a shorter step."""
-    x, k1, dt = state["x"], -state["gradient"], state["dt"]
-    h = dt[:, None]
-    k2 = -energy.gradient(x + 0.5 * h * k1)
-    k3 = -energy.gradient(x + 0.75 * h * k2)
-    new = x + h * (2 / 9 * k1 + 1 / 3 * k2 + 4 / 9 * k3)
+    x, dt = state["x"], state["dt"]
+    h = -dt[:, None]
+    s1 = h * state["gradient"]
+    s2 = h * energy.gradient(x.add(s1, alpha=1 / 2))
+    s3 = h * energy.gradient(x.add(s2, alpha=3 / 4))
+    move = (2 / 9 * s1).add(s2, alpha=1 / 3).add(s3, alpha=4 / 9)
+    new = x + move
     value, gradient = energy.value_and_gradient(new)
-    k4 = -gradient
-    error = (h * (-5 / 72 * k1 + 1 / 12 * k2 + 1 / 9 * k3 - 1 / 8 * k4)).norm(dim=1)
+    error = (-5 / 72 * s1).add(s2, alpha=1 / 12).add(s3, alpha=1 / 9).add(h * gradient, alpha=-1 / 8).norm(dim=1)
     error = error / (options.tolerance * state["local"])
     finite = value.isfinite() & gradient.isfinite().all(1) & error.isfinite()
     downhill = value <= state["energy"] + 1e-12 * state["energy"].abs()
@@ -201,7 +202,7 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
     result["label"] = torch.where(accept, label, state["label"])
     status = state["status"].clone()
     # At rest: even a time step at the stability limit moves the row by next to nothing.
-    resting = accept & ((new - x).norm(dim=1) < REST * basins.scale) & (gradient.norm(dim=1) * dt < REST * basins.scale)
+    resting = accept & (move.norm(dim=1) < REST * basins.scale) & (gradient.norm(dim=1) * dt < REST * basins.scale)
     status[resting] = Status.CONVERGED
     status[accept & (result["label"] >= 0)] = Status.CAPTURED
     far = (result["x"] - basins.center).abs().amax(1) > 1e3 * basins.scale
