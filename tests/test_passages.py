@@ -106,7 +106,7 @@ def test_underdamped_relaxation_agrees_with_the_operator(kT: float, gamma: float
     """
     energy, dynamics = double_well(), Underdamped(1 / kT, gamma, 1.0)
     found = simulate_passages(
-        energy, dynamics, cores_of(energy, dynamics), generator_of(2), PassageOptions(0.027, 300.0, 4000)
+        energy, dynamics, cores_of(energy, dynamics), generator_of(2), PassageOptions(0.027, 900.0, 4000)
     )
     assert found.scheme == "baoab" and found.converged
     k, error = found.estimate.rates, found.estimate.standard_error
