@@ -22,8 +22,9 @@ class Tridiagonals:
     """Lanczos matrices T of the symmetric matrices behind `product`, extended as far as is asked.
 
     product : (points, directions) -> H(point) direction, row by row, as `Energy.hvp`. start (n, d) : where the
-    recurrences begin; of any length. outside (n, j, d) : orthonormal vectors that every vector is kept orthogonal to,
-    so that T belongs to P H P with P the projection away from them.
+    recurrences begin; of any length. outside (n', j, d) : orthonormal vectors that every vector is kept orthogonal to,
+    so that T belongs to P H P with P the projection away from them; n' divides n, and each set serves n / n' rows in a
+    row.
 
     alphas, betas (n, k) : diagonal of T, and what lies below it (the last one leads on to step k + 1).
     lengths (n,) : steps of each row; less than k where its subspace was found invariant.
@@ -51,10 +52,9 @@ class Tridiagonals:
         beta = torch.as_tensor(self.betas[:, -1]).to(self.now) if self.n_steps else torch.zeros_like(self.norms)
         alphas, betas = [], []
         for k in range(self.n_steps, self.n_steps + n_steps):
-            image = self._project(self.product(self.points, self.now))
+            image = self.product(self.points, self.now)
             alpha = (image * self.now).sum(1)
-            onward = image - alpha[:, None] * self.now - beta[:, None] * self.before
-            onward = self._project(onward)
+            onward = self._project(image - alpha[:, None] * self.now - beta[:, None] * self.before)
             beta = onward.norm(dim=1)
             self._size = np.maximum(self._size, (alpha.abs() + beta).cpu().numpy())
             ends = (self.lengths < 0) & ~(beta.cpu().numpy() > BROKEN * self._size)
@@ -76,7 +76,8 @@ class Tridiagonals:
     def _project(self, vector: torch.Tensor) -> torch.Tensor:
         if self.outside is None:
             return vector
-        return vector - ((vector[:, None] @ self.outside.mT) @ self.outside)[:, 0]
+        sets = vector.reshape(len(self.outside), -1, vector.shape[1])
+        return (sets - (sets @ self.outside.mT) @ self.outside).reshape(vector.shape)
 
 
 def ends_of(diagonal: np.ndarray, off_diagonal: np.ndarray) -> tuple[float, float]:

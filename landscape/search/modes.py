@@ -101,6 +101,25 @@ def ritz_pairs(
     return values, basis.mT @ rotation
 
 
+def known_modes(
+    product: Product, points: torch.Tensor, seeds: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ritz values (n, m) ascending, vectors (n, m, d) and residual norms (n, m) from modes known before, `seeds`
+    (n, k, d), and a Krylov space of `size` dimensions outside them: m = min(k + size, d). Its ends are sharp."""
+    n, k, d = seeds.shape
+    m = min(k + size, d)
+    basis, image = seeds.new_zeros(n, m, d), seeds.new_zeros(n, m, d)
+    for j in range(k):
+        basis[:, j] = _new_direction(seeds[:, j], basis[:, :j], j)
+        image[:, j] = product(points, basis[:, j])
+    if m > k:
+        basis[:, k] = _new_direction(_fixed_direction(seeds.new_zeros(n, d), -2), basis[:, :k], 0)
+        _grow(product, points, basis, image, k + 1, k)
+    values, rotation = _rayleigh_ritz(basis, image)
+    vectors = rotation.mT @ basis
+    return values, vectors, (rotation.mT @ image - values[:, :, None] * vectors).norm(dim=2)
+
+
 def _lowest_modes(product: Product, points: torch.Tensor, dim: int, m: int, options: ModeOptions) -> Modes:
     n, k = len(points), min(options.n_modes, dim)
     kept = min(max(k + 2, m // 2), m - 2)
