@@ -34,7 +34,6 @@ from landscape.tasks import TaskEnergy, is_slow
 from landscape.weights import (
     MAX_UNASSIGNED,
     ExactResult,
-    ExactWeights,
     SampledResult,
     SampledWeights,
     exact_weights,
@@ -181,7 +180,7 @@ def _search(
         progress=told,
     )  # fmt: skip
     if store is not None:
-        store.note_points(catalogue.points())
+        store.note_points(catalogue.points(), last=True)
     return minima, found
 
 

@@ -151,7 +151,7 @@ def test_json_is_the_file_and_nothing_else(tmp_path: Path, fast: Path) -> None:
     assert done.document["config"]["minima"]["starts"] == {"low": -0.1, "high": 2.0}
     assert sorted(contents(tmp_path)) == [
         f"double-well.landscape/{name}"
-        for name in ("analysis.json", "network.graphml", "states.csv", "transitions.csv")
+        for name in ("analysis.json", "analysis.sqlite", "network.graphml", "states.csv", "transitions.csv")
     ]
 
 
@@ -204,20 +204,26 @@ def test_force_replaces_only_when_the_new_one_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr("landscape.analysis.find_saddles", interrupted)
         done = run(*command, "--seed", "1")
-        assert (done.code, done.err) == (130, "landscape: interrupted: nothing was written\n")
+        kept = "what was found is kept; go on with: landscape analyze --resume double-well.landscape"
+        assert (done.code, done.err) == (130, f"landscape: interrupted: {kept}\n")
         assert run(*command, "--out", "new/folder").code == 130
-    assert contents(tmp_path) == {f"double-well.landscape/{name}": data for name, data in before.items()}
-    assert not (tmp_path / "new").exists()
+    del before["analysis.sqlite"]  # it holds the search that was interrupted as well
+    assert {name: data for name, data in contents(folder).items() if name in before} == before
+    assert run("rates", folder, "--json").document["config"]["seed"] == 0
+    assert list(contents(tmp_path / "new")) == ["folder/analysis.sqlite"]
+    assert "is not finished: go on with" in run("rates", "new/folder").err
+    assert "holds a search that is not finished" in run(*command[:-1], "--out", "new/folder").err
     assert run(*command, "--beta", "2").code == 0
     after = contents(folder)
     assert after["notes.txt"] == b"mine" and json.loads(after["analysis.json"])["dynamics"]["beta"] == 2
-    assert sorted(after) == sorted(before)
+    assert sorted(after) == sorted([*before, "analysis.sqlite"])
 
 
 def test_an_interruption_says_what_was_written(
     tmp_path: Path, fast: Path, monkeypatch: pytest.MonkeyPatch, double: Path
 ) -> None:
-    """While the tables are printed, all is there; between the four renames of `Analysis.save`, some of it is."""
+    """While the tables are printed, all is there; between the four renames of `Analysis.save`, some of it is, and the
+    store, which commands read, holds the new analysis: --resume writes the rest."""
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -247,12 +253,15 @@ def test_an_interruption_says_what_was_written(
         done = run(*command, "--beta", "2")
     assert done.code == 130 and f"only {folder.name}/network.graphml came to be written" in done.err
     changed = {name for name, data in contents(folder).items() if data != before[name]}
-    assert changed == {"network.graphml"}
+    assert changed == {"network.graphml", "analysis.sqlite"}
+    assert run("rates", folder, "--json").document["dynamics"]["beta"] == 2
+    assert run("analyze", "--resume", folder, "--quiet").code == 0
+    assert json.loads((folder / "analysis.json").read_text())["dynamics"]["beta"] == 2
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", second_rename)
         folder.rename("earlier")
-        assert run(*command).err == "landscape: interrupted: nothing was written\n"
-    assert not folder.exists()
+        assert "landscape analyze --resume" in run(*command).err
+    assert list(contents(folder)) == ["analysis.sqlite"]
     np.save(tmp_path / "points.npy", np.zeros((1, 1)))
     with monkeypatch.context() as patch:
         patch.setattr("landscape.cli.commands.emit", interrupted)
@@ -582,7 +591,7 @@ def test_an_unexpected_error_is_one_line_unless_asked(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_a_search_that_is_stopped_leaves_nothing_half_written(tmp_path: Path, kind: signal.Signals) -> None:
+def test_a_search_that_is_stopped_leaves_a_store_to_go_on_with(tmp_path: Path, kind: signal.Signals) -> None:
     (tmp_path / "slow.py").write_text(
         "import time, pathlib\n"
         "def slow(x):\n"
@@ -601,10 +610,14 @@ def test_a_search_that_is_stopped_leaves_nothing_half_written(tmp_path: Path, ki
     process.send_signal(kind)
     _, err = process.communicate(timeout=60)
     files = {name for name in contents(tmp_path) if "__pycache__" not in name}
-    assert files == {"slow.py", "searching"}
+    assert {name for name in files if not name.endswith(("-wal", "-shm"))} == {
+        *("slow.py", "searching", "a/b/analysis.sqlite")
+    }
     if kind == signal.SIGINT:
         assert process.returncode == 130 and "Traceback" not in err
-        assert err.splitlines()[-1] == "landscape: interrupted: nothing was written"
-        assert not (tmp_path / "a").exists()
-    else:
-        check_folder(tmp_path / "a" / "b", force=False)  # an empty folder does not stand in the way of the next run
+        assert err.splitlines()[-1].endswith("what was found is kept; go on with: landscape analyze --resume a/b")
+    done = run("show", "a/b", "--json")
+    assert done.code == 0 and not done.document["finished"] and done.document["analysis"] is None
+    assert "go on with  landscape analyze --resume a/b" in run("show", "a/b").out
+    with pytest.raises(LandscapeError, match="--resume"):
+        check_folder(tmp_path / "a" / "b", force=False)

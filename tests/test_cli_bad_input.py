@@ -245,7 +245,7 @@ OPTIONS = [
 OTHERS = [
     ("", "required: COMMAND"),
     ("analyse x", "invalid choice: 'analyse'"),
-    ("analyze", "required: ENERGY"),
+    ("analyze", "name an energy, or a folder to go on with"),
     ("analyze potential:double-wel", "did you mean double-well"),
     ("analyze potential:quadratic:d=0", "d is a whole number from 1"),
     ("analyze potential:quadratic:k=2", "'k=2' is not a parameter"),

@@ -161,7 +161,9 @@ def test_a_damaged_analysis_is_told(muller: Path, tmp_path: Path, capsys: pytest
     document = json.loads((copy / "analysis.json").read_text())
     del document["states"]
     (copy / "analysis.json").write_text(json.dumps(document))
-    assert "not a complete analysis" in _refused(capsys, copy, "-o", tmp_path / "a.png")
+    assert "not a complete analysis" in _refused(capsys, copy / "analysis.json", "-o", tmp_path / "a.png")
+    (copy / "analysis.sqlite").write_bytes(b"SQLite format 3" + bytes(500))
+    assert "is damaged" in _refused(capsys, copy, "-o", tmp_path / "a.png")
 
 
 def test_many_dimensions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module of `landscape` imports only from its left.
 ORDER = [
     *("errors", "energy", "tasks", "dynamics", "sampling", "search", "rates", "weights", "network", "checks", "store"),
-    *("comparison", "configuration", "analysis", "tables", "plots", "report", "cli"),
+    *("comparison", "configuration", "analysis", "continuation", "tables", "plots", "report", "cli"),
 ]
 HEAVY = ("torch", "sklearn", "matplotlib", "torchsde")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

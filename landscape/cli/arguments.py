@@ -30,7 +30,7 @@ EXIT_CODES = (
 
 NUMBERS_AFTER = {
     "--beta": 1, "--gamma": 1, "--mass": 1, "--box": 2, "--dim": 1, "--starts": 1, "--seed": 1, "--threads": 1,
-    "--check-budget": 1, "--budget": 1, "--time-step": 1,
+    "--check-budget": 1, "--budget": 1, "--time-step": 1, "--workers": 1,
     "-n": 1, "--chains": 1, "--warm-up": 1, "--thin": 1, "--step-size": 1, "--hottest": 1, "--accuracy": 1,
 }  # fmt: skip
 
@@ -118,9 +118,18 @@ def _parser() -> argparse.ArgumentParser:
             "analyze",
             "search an energy for its states and all that follows from them",
             "Find the states of an energy, the saddles between them, paths, weights and rates; print them, and write "
-            "analysis.json, states.csv, transitions.csv and network.graphml.",
+            "analysis.sqlite, analysis.json, states.csv, transitions.csv and network.graphml. What is found is kept as "
+            "it comes: a search that was interrupted or killed goes on with --resume DIR.",
         )
     )
+    show = command(
+        "show",
+        "what a folder holds: searches, how far they are, points found, the finished analysis",
+        "What the store analysis.sqlite in a folder holds, also while another process is at work there: every search "
+        "with its options and how far it is, the stationary points found so far, and the finished analysis.",
+    )
+    show.add_argument("folder", metavar="DIR", help="what `analyze` wrote, or is writing")
+    show.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
     _add_rates(
         command(
             "rates",
@@ -266,7 +275,7 @@ def _add_theory(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("energy", metavar="ENERGY", help=ENERGY_HELP)
+    parser.add_argument("energy", metavar="ENERGY", nargs="?", help=f"{ENERGY_HELP}; with --resume that on record")
     parser.add_argument("--dim", type=_whole, metavar="D", help="dimension, for a function that does not say it")
     _add_dynamics(parser, "the energy's file, else beta = gamma = mass = 1, overdamped")
     search = parser.add_argument_group("search")
@@ -279,13 +288,23 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
     search.add_argument("--config", metavar="FILE.toml", help="every other setting; flags win over it")
     _add_threads(search)
+    processes = search.add_mutually_exclusive_group()
+    processes.add_argument(
+        "--workers", type=_whole, metavar="N", help="local processes, for energies that take milliseconds a point"
+    )
+    processes.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster that computes")
     checks = parser.add_argument_group("check")
     checks.add_argument("--check", action="store_true", help="an independent estimate and a verdict for every rate")
     checks.add_argument("--check-budget", type=_number, metavar="S", help="seconds for --check (default 60)")
     _add_time_step(checks)
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", help="folder to write to (default ./NAME.landscape)")
+    output.add_argument("-o", "--out", metavar="DIR", help="folder to write to (default ./NAME.landscape)")
     output.add_argument("--force", action="store_true", help="replace the analysis that DIR holds")
+    output.add_argument(
+        "--resume", metavar="DIR", nargs="?", const="",
+        help="go on with the search in DIR (or in the folder of --out) where it was interrupted or killed; with a "
+        "larger --starts, add to what it has found",
+    )  # fmt: skip
     output.add_argument("--json", action="store_true", help="analysis.json on standard output as well, nothing else")
     output.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument("--trust", action="store_true", help="allow a file that runs code when it is loaded (.pt2)")

@@ -65,8 +65,8 @@ def energy_of(analysis: Analysis, folder: Path, spec: str | None, trust: bool) -
     record = analysis.energy
     on_record = None if spec is not None else record.get("sha256")
     if spec is None:
-        spec = _find(str(record["source"]), record.get("path"), folder)
-        if _is_code(spec) and not trust:
+        spec = located(str(record["source"]), record.get("path"), folder)
+        if is_code(spec) and not trust:
             raise UsageError(f"the energy of {folder} is code, {spec}: allow it to run with --trust")
         _check_unchanged(spec, _file_hash(spec), on_record)  # before it is run
     energy = load_energy(spec, dim=analysis.dim, trust=trust, dtype=str(record["dtype"]))
@@ -123,7 +123,7 @@ def save_labels(path: Path, labels: np.ndarray) -> None:
     replace_files({path: data.getvalue()})
 
 
-def _find(source: str, recorded: str | None, folder: Path) -> str:
+def located(source: str, recorded: str | None, folder: Path) -> str:
     """The specification under which the energy can be loaded from the present directory."""
     from landscape.store import source_file
 
@@ -140,7 +140,7 @@ def _find(source: str, recorded: str | None, folder: Path) -> str:
     raise UsageError(f"the energy of {folder} is not at {recorded} any more: say where it is with --energy")
 
 
-def _is_code(spec: str) -> bool:
+def is_code(spec: str) -> bool:
     return ":" in spec and not spec.startswith("potential:") and not Path(spec).exists()
 
 

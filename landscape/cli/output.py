@@ -1,14 +1,19 @@
-"""The folder that `analyze` writes to: its name, and the checks that come before the search is paid for."""
+"""What commands write to: its name, the checks that come before the work is paid for, and how a command ends."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from landscape.cli.terminal import emit
 from landscape.errors import UsageError
+
+NOT_CONVERGED = 3
 
 ADVICE = "choose another folder with --out"
 # What `Analysis.save` writes first in analysis.json; enough to know an analysis, also a damaged one.
@@ -29,7 +34,7 @@ def default_folder(spec: str) -> Path:
 
 def check_folder(folder: Path, force: bool) -> None:
     """UsageError if the folder holds an analysis (without force), or anything else (always)."""
-    from landscape.store import DOCUMENT, STAGING
+    from landscape.store import DATABASE, DOCUMENT, STAGING, is_store
 
     try:
         if not folder.exists():
@@ -38,12 +43,20 @@ def check_folder(folder: Path, force: bool) -> None:
             raise UsageError(f"the output {folder} is a file, not a folder: {ADVICE}")
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(STAGING)}
         ours = DOCUMENT in names and OURS.search((folder / DOCUMENT).read_bytes()) is not None
+        ours = ours or is_store(folder / DATABASE)
     except OSError as error:
         raise UsageError(f"the output folder {folder} cannot be read ({error.strerror}): {ADVICE}") from error
     if names and not ours:
         raise UsageError(f"the output folder {folder} holds files that are no analysis, and is left alone: {ADVICE}")
+    if names and not force and DOCUMENT not in names:
+        raise UsageError(
+            f"{folder} holds a search that is not finished: go on with `landscape analyze --resume {folder}`, or begin "
+            "anew with --force"
+        )
     if names and not force:
-        raise UsageError(f"{folder} already holds an analysis: replace it with --force, or {ADVICE}")
+        raise UsageError(
+            f"{folder} already holds an analysis: replace it with --force, add starts to it with --resume, or {ADVICE}"
+        )
 
 
 def check_writable(file: Path) -> None:
@@ -104,3 +117,12 @@ def output_folder(folder: Path, force: bool) -> Iterator[None]:
             with contextlib.suppress(OSError):  # not empty: it holds what was asked for
                 path.rmdir()
         raise
+
+
+def ending(document: Mapping[str, Any], note: bool = False) -> int:
+    """The exit code of an analysis; with `note`, standard error says why, since JSON alone is easily not read."""
+    if document["diagnostics"]["converged"]:
+        return 0
+    if note:
+        emit("landscape: note: finished without converging: see diagnostics.warnings", sys.stderr)
+    return NOT_CONVERGED

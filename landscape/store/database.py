@@ -33,7 +33,8 @@ CREATE TABLE blocks (key BLOB PRIMARY KEY, search INTEGER NOT NULL, operation TE
     evaluations TEXT NOT NULL);
 CREATE TABLE arrays (owner BLOB NOT NULL, name TEXT NOT NULL, npy BLOB NOT NULL, PRIMARY KEY (owner, name));
 CREATE TABLE points (search INTEGER NOT NULL, number INTEGER NOT NULL, energy REAL NOT NULL,
-    morse_index INTEGER NOT NULL, degenerate INTEGER NOT NULL, hits INTEGER NOT NULL, x BLOB NOT NULL, PRIMARY KEY (search, number));
+    morse_index INTEGER NOT NULL, degenerate INTEGER NOT NULL, hits INTEGER NOT NULL, x BLOB NOT NULL,
+    PRIMARY KEY (search, number));
 CREATE TABLE result (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), search INTEGER, record TEXT NOT NULL);
 """
 RESULT = b"result"  # owner of the arrays of the finished analysis
@@ -112,8 +113,11 @@ class Reader:
             x, np.array(energy, float), np.array(index, int), np.array(degenerate, bool), np.array(hits, int)
         )
 
-    def arrays(self, owner: bytes) -> dict[str, np.ndarray]:
-        """Arrays by name, those of a search's beginning or of the finished analysis."""
+    def begun_with(self, search: Search) -> dict[str, np.ndarray]:
+        """The arrays that were given to a search's beginning."""
+        return self._arrays(_owner(search.number))
+
+    def _arrays(self, owner: bytes) -> dict[str, np.ndarray]:
         with _told(self.file):
             rows = self._connection.execute("SELECT name, npy FROM arrays WHERE owner = ?", (owner,)).fetchall()
             return {name: _array(data) for name, data in rows}
@@ -122,7 +126,7 @@ class Reader:
         """The finished analysis as a record and arrays, None where there is none yet."""
         with _told(self.file):
             row = self._connection.execute("SELECT record FROM result").fetchone()
-            return None if row is None else (json.loads(row[0]), self.arrays(RESULT))
+            return None if row is None else (json.loads(row[0]), self._arrays(RESULT))
 
 
 class Store(Reader):
@@ -142,18 +146,22 @@ class Store(Reader):
 
     def __exit__(self, *error: object) -> None:
         try:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has been told; what was committed stays
+            empty = False
+            with contextlib.suppress(sqlite3.Error, UsageError):  # a full disk has been told; what is committed stays
+                empty = not self.searches() and self.result() is None
                 # Outside WAL mode, a copy of this one file is whole.
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._connection.execute("PRAGMA journal_mode = DELETE")
             self._connection.close()
+            if empty:
+                self.file.unlink(missing_ok=True)
         finally:
             if self._lock is not None:
                 os.close(self._lock)
 
     @staticmethod
-    def open(folder: Path) -> Store:
-        """The store of a folder, made where there is none.
+    def open(folder: Path, replace: bool = False) -> Store:
+        """The store of a folder, made where there is none, or, with `replace`, where it is damaged.
 
         UsageError where another process is at work in the folder, the file is damaged or cannot be written.
         """
@@ -163,17 +171,15 @@ class Store(Reader):
             with _told(file):
                 if not file.exists():
                     _create(file)
-                connection = sqlite3.connect(file, timeout=10, isolation_level=None)
                 try:
-                    _check_schema(file, connection)
-                    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                    if damage != "ok":
-                        raise sqlite3.DatabaseError(damage)
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    connection.execute("PRAGMA synchronous = NORMAL")
-                except BaseException:
-                    connection.close()
-                    raise
+                    connection = _for_writing(file)
+                except (sqlite3.DatabaseError, UsageError) as error:
+                    if not replace or isinstance(error, sqlite3.OperationalError):
+                        raise
+                    for part in (file, *(file.with_name(f"{DATABASE}{end}") for end in ("-wal", "-shm"))):
+                        part.unlink(missing_ok=True)
+                    _create(file)
+                    connection = _for_writing(file)
         except BaseException:
             if lock is not None:
                 os.close(lock)
@@ -200,7 +206,7 @@ class Store(Reader):
             self._clear(db, [s.number for s in self.searches() if s.finished is None])
             text = json.dumps(record, allow_nan=False)
             number = db.execute("INSERT INTO searches (record) VALUES (?)", (text,)).lastrowid or 0
-            _insert_arrays(db, owner_of(number), arrays or {})
+            _insert_arrays(db, _owner(number), arrays or {})
         self._search, self._noted = number, 0
         return Search(number, record, None, 0, 0.0)
 
@@ -210,8 +216,10 @@ class Store(Reader):
             count = "SELECT count(*) FROM points WHERE search = ?"
             self._search, self._noted = search.number, self._connection.execute(count, (search.number,)).fetchone()[0]
 
-    def note_points(self, points: StationaryPoints) -> None:
-        """Write down those of a catalogue's points, which keep their numbers, that are new."""
+    def note_points(self, points: StationaryPoints, last: bool = False) -> None:
+        """Write down those of a catalogue's points, which keep their numbers, that are new; all, with the hits that
+        came to them since, at the last."""
+        self._noted = 0 if last else self._noted
         if len(points) <= self._noted:
             return
         rows = [
@@ -230,22 +238,17 @@ class Store(Reader):
         with self._transaction() as db:
             self._clear(db, [self._search])
 
-    def finish(self, points: StationaryPoints | None, date: str) -> None:
-        """The search at work has ended with these points: its blocks are not needed any more."""
+    def finish(self, date: str) -> None:
+        """The search at work has ended and its analysis is written: its blocks are not needed any more."""
         with self._transaction() as db:
             db.execute("UPDATE searches SET finished = ? WHERE number = ?", (date, self._search))
             db.execute("DELETE FROM arrays WHERE owner IN (SELECT key FROM blocks)")
             db.execute("DELETE FROM blocks")
-            if points is not None:
-                db.executemany(
-                    "UPDATE points SET hits = ? WHERE search = ? AND number = ?",
-                    [(int(hits), self._search, k) for k, hits in enumerate(points.hits)],
-                )
 
     def _clear(self, db: sqlite3.Connection, searches: list[int]) -> None:
         for number in searches:
             db.execute("DELETE FROM arrays WHERE owner IN (SELECT key FROM blocks WHERE search = ?)", (number,))
-            db.execute("DELETE FROM arrays WHERE owner = ?", (owner_of(number),))
+            db.execute("DELETE FROM arrays WHERE owner = ?", (_owner(number),))
             db.execute("DELETE FROM blocks WHERE search = ?", (number,))
             db.execute("DELETE FROM points WHERE search = ?", (number,))
             db.execute("DELETE FROM searches WHERE number = ?", (number,))
@@ -255,7 +258,7 @@ class Store(Reader):
     def get(self, key: bytes) -> Answer | None:
         with _told(self.file):
             row = self._connection.execute("SELECT evaluations, seconds FROM blocks WHERE key = ?", (key,)).fetchone()
-            return None if row is None else Answer(self.arrays(key), json.loads(row[0]), row[1])
+            return None if row is None else Answer(self._arrays(key), json.loads(row[0]), row[1])
 
     def put(self, key: bytes, name: str, answer: Answer) -> None:
         row = (key, self._search, name, float(answer.seconds), json.dumps(dict(answer.evaluations)))
@@ -274,8 +277,7 @@ class Store(Reader):
             _insert_arrays(db, RESULT, arrays)
 
 
-def owner_of(search: int) -> bytes:
-    """The owner of the arrays that belong to a search's beginning."""
+def _owner(search: int) -> bytes:
     return f"search {search}".encode()
 
 
@@ -295,12 +297,29 @@ def _create(file: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(staging / DATABASE)) as connection:
             connection.executescript(
-                f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; "
-                f"PRAGMA auto_vacuum = FULL; {TABLES}"
+                # auto_vacuum first: it takes effect in an empty file only
+                f"PRAGMA auto_vacuum = FULL; PRAGMA application_id = {APPLICATION}; "
+                f"PRAGMA user_version = {SCHEMA}; {TABLES}"
             )
         os.replace(staging / DATABASE, file)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _for_writing(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=10, isolation_level=None)
+    try:
+        _check_schema(file, connection)
+        damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
+        # Commits are kept whatever becomes of the process; others can read meanwhile.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _check_schema(file: Path, connection: sqlite3.Connection) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from landscape.energy import Energy
-from landscape.energy.energy import Array
+from landscape.energy.energy import Array, Evaluations
+from landscape.energy.recipe import Recipe
 from landscape.errors import LandscapeError, UsageError
 from landscape.tasks.answers import Answer, Answers, key_of
 from landscape.tasks.remote import Order, compute, place, run_order
@@ -26,6 +27,13 @@ REMEDY = "with an output folder, finished blocks are kept, and --resume goes on 
 SETTINGS = ("gradient_chunk", "hessian_chunk", "exact_second_derivative", "value_needs_grad", "dense_dim")
 
 
+def uncounted(energy: Energy) -> Energy:
+    """The energy with counters of its own, for evaluations that are no part of a search."""
+    copied = Energy.__new__(Energy)
+    vars(copied).update(vars(energy) | {"evaluations": Evaluations()})
+    return copied
+
+
 def is_slow(energy: Energy) -> bool:
     """Whether each further row of a batch costs more than 2 ms: then blocks are small, and workers pay.
 
@@ -37,8 +45,7 @@ def is_slow(energy: Energy) -> bool:
         plain.value_and_gradient(torch.zeros(rows, energy.dim, dtype=energy.dtype, device=energy.device))
         return time.perf_counter() - started
 
-    plain = Energy.__new__(Energy)  # counts for itself: to take the time is no part of a search
-    vars(plain).update(vars(energy) | {"evaluations": type(energy.evaluations)()})
+    plain = uncounted(energy)
     for _ in range(3):  # a busy machine can slow any one of them
         if seconds(MORE) < (MORE - FEW) * SLOW_SECONDS or seconds(MORE) - seconds(FEW) < (MORE - FEW) * SLOW_SECONDS:
             return False
@@ -87,8 +94,9 @@ class TaskEnergy(Energy):
                 missing.append(at)
             else:
                 found[at] = self._told(answer)
-        if self.executor is not None and len(missing) > 1:
-            for at, answer in self._elsewhere(self.executor, operation, {at: blocks[at] for at in missing}):
+        if self.executor is not None and self.recipe is not None and len(missing) > 1:
+            todo = {at: blocks[at] for at in missing}
+            for at, answer in self._elsewhere(self.executor, self.recipe, operation, todo):
                 self._keep(keys[at], name, answer)
                 found[at] = self._told(answer)
         else:
@@ -104,14 +112,18 @@ class TaskEnergy(Energy):
         return self._tensors(answer)
 
     def _elsewhere(
-        self, executor: Executor, operation: Callable[..., State], blocks: Mapping[int, Mapping[str, Any]]
+        self,
+        executor: Executor,
+        recipe: Recipe,
+        operation: Callable[..., State],
+        blocks: Mapping[int, Mapping[str, Any]],
     ) -> Iterator[tuple[int, Answer]]:
         """Numbers of blocks and their answers, as they come in."""
         settings = {name: getattr(self.plain, name) for name in SETTINGS}
         futures: dict[Future[Answer], int] = {}
         try:
             for at, block in blocks.items():
-                order = Order(operation, block, self.plain.recipe, settings, place())
+                order = Order(operation, block, recipe, settings, place())
                 futures[executor.submit(run_order, pickle.dumps(order))] = at
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -187,6 +199,6 @@ def hessians(energy: Energy, x: torch.Tensor) -> State:
 def _fingerprint(energy: Energy) -> str:
     """What makes two energies one: the hash of the file, and values at fixed points, bit by bit."""
     points = torch.linspace(-1, 1, 4 * energy.dim, dtype=torch.float64).reshape(4, energy.dim)
-    digest = hashlib.sha256(energy.value(points).cpu().numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(uncounted(energy).value(points).cpu().numpy().tobytes()).hexdigest()
     settings = [str(getattr(energy, name)) for name in SETTINGS]
     return " ".join([str(energy.sha256), digest, str(energy.dim), str(energy.dtype), str(energy.device), *settings])

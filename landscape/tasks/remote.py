@@ -17,7 +17,7 @@ import torch
 from landscape.energy import Energy, load_energy
 from landscape.energy.energy import Evaluations
 from landscape.energy.recipe import Recipe
-from landscape.errors import EnergyError
+from landscape.errors import LandscapeError
 from landscape.tasks.answers import Answer
 
 _loaded = threading.local()  # an energy counts its evaluations: one for each thread
@@ -69,7 +69,7 @@ def _energy(recipe: Recipe) -> Energy:
             recipe.spec, dim=recipe.dim, trust=recipe.trust, dtype=recipe.dtype, device=recipe.device
         )  # fmt: skip
         if energy.sha256 != recipe.sha256:
-            raise EnergyError(f"{recipe.spec} is another energy at the worker than here: copy the same file there")
+            raise LandscapeError(f"{recipe.spec} is another energy at the worker than here: copy the same file there")
         # A copy: a thread of this process may share the object that a module holds.
         _loaded.energy, _loaded.recipe = copy.copy(energy), recipe
     return _loaded.energy
