@@ -72,6 +72,22 @@ def isometries(
     return list(found.values())
 
 
+def quick_isometry(a: Array, b: Array, species: Array, signs: tuple[int, ...], within: float) -> Isometry | None:
+    """One isometry that carries b to a within `within`, by matching each particle's distances from all the others.
+
+    None where these tell too little (particles that the point group exchanges) or there is none.
+    """
+    rows, others = (np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1) for x in (a, b))
+    gap = np.abs(rows[:, None] - others[None]).max(2)
+    permutation = np.where(species[:, None] == species[None], gap, np.inf).argmin(1)
+    if (np.bincount(permutation, minlength=len(a)) != 1).any():
+        return None
+    matrix = best_rotation(a, b[permutation], signs)
+    if np.linalg.norm(a - b[permutation] @ matrix.T, axis=1).max() >= within:
+        return None
+    return Isometry(matrix, permutation)
+
+
 def _candidates(a: Array, b: Array, species: Array, signs: tuple[int, ...], within: float) -> Array:
     """Orthogonal matrices (c, dim, dim) that may carry b to a."""
     dim, radius, other = a.shape[1], np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
@@ -117,12 +133,6 @@ def _frame(u: Array, v: Array | None) -> Array:
     second = v - (v @ first) * first
     second = second / np.linalg.norm(second)
     return np.stack([first, second, np.cross(first, second)], axis=1)
-
-
-def on_a_line(x: Array) -> bool:
-    """Whether the particles of x (n, dim), about the origin, lie on one line through it, within rounding."""
-    values = np.linalg.svd(x, compute_uv=False)
-    return len(values) < 2 or bool(values[1] <= COLLINEAR * max(values[0], np.finfo(float).tiny))
 
 
 def best_rotation(a: Array, b: Array, signs: tuple[int, ...]) -> Array:

@@ -34,6 +34,7 @@ from landscape.energy.alignment import (
     Isometry,
     isometries,
     nearest_copy,
+    quick_isometry,
     sorted_distances,
 )
 from landscape.errors import EnergyError
@@ -291,11 +292,14 @@ class ParticleSymmetry(Symmetry):
     def separation(self, points: Array, x: Array, within: float) -> Array:
         atoms, wanted = self.centered(points), self.centered(x[None])
         about_origin = not self.translation
+        if not len(atoms):
+            return np.zeros(0)
         invariants = sorted_distances(atoms, self.labels, about_origin)
         gap = np.abs(invariants - sorted_distances(wanted, self.labels, about_origin)).max(1, initial=0.0)
         distance = np.full(len(atoms), np.inf)
         for k in np.flatnonzero(gap <= 2 * within):
-            found = self._copies(atoms[k], wanted[0], within)
+            quick = quick_isometry(atoms[k], wanted[0], self.labels, self.signs, within) if self.rotation else None
+            found = [quick] if quick else self._copies(atoms[k], wanted[0], within)
             distance[k] = min((float(np.linalg.norm(atoms[k] - g(wanted[0]))) for g in found), default=np.inf)
         return distance
 

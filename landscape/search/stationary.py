@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from landscape.energy import Energy
+from landscape.energy.symmetry import eigh_modulo
 from landscape.search.driver import State, Status, iterate
 from landscape.search.krylov import polish_by_products
 from landscape.search.modes import ModeOptions, largest_curvature
@@ -19,6 +20,7 @@ from landscape.tasks.task import matrix_doubles, task
 
 DEGENERATE_X = 1e-3  # degenerate points within this (1 + |x|), at equal energy, are one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
+MAX_TIES = 100  # unpolished rows of nearly equal energy that are compared with each other, modulo a symmetry
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
 NEARBY = 1e-3  # how far from a point, in units of 1 + |x|, its Hessian is compared
@@ -30,7 +32,8 @@ NEWTON_ITERATIONS = 60  # degenerate points are approached by a constant factor 
 class StationaryPoints:
     """Polished stationary points, lowest energy first.
 
-    x (n, d); energy (n,); gradient_norm (n,); hessian (n, d, d); eigenvalues (n, d) ascending;
+    x (n, d); energy (n,); gradient_norm (n,); hessian (n, d, d); eigenvalues (n, d) ascending, with an exact 0 for
+    each zero mode that belongs to a declared symmetry, which is left out of index and degeneracy;
     index (n,): number of negative eigenvalues; degenerate (n,): an eigenvalue is zero within 1e-6 of the largest;
     hits (n,): how many rows of the search ended here. modes (n, 0, d).
     In dimensions too large for Hessians (`Energy.matrix_free`) hessian is (n, 0, 0); eigenvalues (n, k + 1) are the k
@@ -140,7 +143,7 @@ def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_
     hessian = energy.hessian(x)
     finite = value.isfinite() & gradient.isfinite().all(1) & hessian.isfinite().all(-1).all(-1)
     hessian = torch.where(finite[:, None, None], hessian, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
-    eigenvalues, vectors = torch.linalg.eigh(hessian)
+    eigenvalues, vectors = eigh_modulo(energy.symmetry, x, hessian)
     state: State = {
         "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian,
         "eigenvalues": eigenvalues, "vectors": vectors, "step": torch.ones_like(value),
@@ -177,7 +180,7 @@ def _newton_step(energy: Energy, state: State) -> State:
     if bool(moved.any()):
         hessian = energy.hessian(new["x"][moved])
         hessian = torch.where(hessian.isfinite(), hessian, 0)
-        values, basis = torch.linalg.eigh(hessian)
+        values, basis = eigh_modulo(energy.symmetry, new["x"][moved], hessian)
         for name, part in (("hessian", hessian), ("eigenvalues", values), ("vectors", basis)):
             new[name] = state[name].clone()
             new[name][moved] = part
@@ -223,15 +226,45 @@ class Catalogue:
         rows = x.detach().cpu().numpy()
         if len(rows) == 0:
             return np.full(0, -1)
-        labels = group_rows(rows, self.energy.value(rows), COARSE)
-        _, first = np.unique(labels, return_index=True)
-        polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
-        numbers = self._merge(polished)[labels]
+        if self.energy.symmetry is None:
+            labels, known = group_rows(rows, self.energy.value(rows), COARSE), np.full(len(rows), -1)
+        else:
+            labels, known = self._recognised(rows)
+        fresh = np.flatnonzero(labels >= 0)
+        first = fresh[np.unique(labels[fresh], return_index=True)[1]]
+        numbers = known.copy()
+        if len(first):
+            polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
+            numbers[fresh] = self._merge(polished)[labels[fresh]]
         if hits != "none":
             reached = numbers[numbers >= 0]
             index = self._room.index[reached]
             np.add.at(self._room.hits, reached[index == 0 if hits == "minima" else index > 0], 1)
         return numbers
+
+    def _recognised(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (n, d) not yet polished, compared modulo the symmetry: labels (n,) of those that are one point, -1 for
+        copies of points in the catalogue, and the numbers (n,) of these."""
+        energies, found, symmetry = self.energy.value(rows), self.points(), self.energy.symmetry
+        labels, known = np.full(len(rows), -1), np.full(len(rows), -1)
+        assert symmetry is not None
+        level = COARSE**2 * MERGE_E * (1 + np.abs(energies))
+        heads: list[int] = []
+        for k in np.argsort(energies, kind="stable"):
+            near = 2 * COARSE * MERGE_X * (1 + np.linalg.norm(rows[k]))
+            close = np.flatnonzero(np.abs(found.energy - energies[k]) < level[k])
+            same = close[np.isfinite(symmetry.separation(found.x[close], rows[k], near))]
+            if len(same):
+                known[k] = same[0]
+                continue
+            recent = [i for i in heads[-MAX_TIES:] if abs(energies[i] - energies[k]) < level[k]]
+            alike = np.isfinite(symmetry.separation(rows[recent], rows[k], near)) if recent else np.zeros(0, bool)
+            if alike.any():
+                labels[k] = labels[recent[int(alike.argmax())]]
+            else:
+                labels[k] = len(heads)
+                heads.append(k)
+        return labels, known
 
     def credit(self, numbers: np.ndarray, hits: np.ndarray) -> None:
         """Add hits (n,) to the points with these numbers (n,); -1 is none."""
@@ -245,6 +278,9 @@ class Catalogue:
         x, energy, gradient, hessian, eigenvalues, modes = (polished[k].cpu().numpy()[good] for k in outputs)
         index, degenerate = classify(eigenvalues, self._nearby_curvature(polished["x"][good]) if len(good) else None)
         numbers = np.full(len(polished["status"]), -1)
+        if self.energy.symmetry is not None:
+            x = self.energy.symmetry.canonical(x)
+            eigenvalues = self.energy.symmetry.spectrum(x, eigenvalues)
         for k, row in enumerate(good):
             known = self._find(x[k], energy[k], int(index[k]), bool(degenerate[k]))
             if known < 0:
@@ -285,9 +321,10 @@ class Catalogue:
         found = self.points()
         both = found.degenerate & degenerate
         near = np.where(both, DEGENERATE_X, MERGE_X) * (1 + np.linalg.norm(x))
-        same = (
-            ((found.index == index) | both)
-            & (np.linalg.norm(found.x - x, axis=1) < near)
-            & (np.abs(found.energy - energy) < MERGE_E * (1 + abs(energy)))
-        )
+        same = ((found.index == index) | both) & (np.abs(found.energy - energy) < MERGE_E * (1 + abs(energy)))
+        if self.energy.symmetry is None:
+            same &= np.linalg.norm(found.x - x, axis=1) < near
+        elif same.any():
+            at = np.flatnonzero(same)
+            same[at] = np.isfinite(self.energy.symmetry.separation(found.x[at], x, float(near[at].max())))
         return int(np.argmax(same)) if same.any() else -1

@@ -1,0 +1,286 @@
+"""Saddles between clusters of particles: walks from known minima, lowest and least visited first, and what they join.
+
+Single-ended walks discover most of a landscape of clusters: each saddle leads to two minima, and from each new minimum
+walks go on. Isomers that a permutation, rotation or mirror image makes equal are one point throughout; a saddle whose
+two sides are copies of one minimum joins that state to itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+
+from landscape.energy import Energy
+from landscape.energy.alignment import sorted_distances
+from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult, n_components
+from landscape.search.driver import Status
+from landscape.search.explore import UNKNOWN, SaddleSearch
+from landscape.search.flow import Basins, FlowOptions, gradient_flow
+from landscape.search.lbfgs import relax
+from landscape.search.minima import MinimaResult, Progress
+from landscape.search.particle_paths import Sides, cluster_paths
+from landscape.search.particles import random_clouds, settled_clouds, symmetry_of
+from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
+from landscape.search.stationary import Catalogue, canonical_order
+from landscape.search.string import StringOptions, relax_strings, straight_images
+
+MOST_MINIMA = 24  # from which walks of one round start
+FARTHEST = 0.7  # length of a walk's first displacement at most, in units of the spacing of particles and of sqrt(d)
+SPREAD = 3.0  # a walk that takes a particle farther out than this, in units of the largest cluster, has diverged
+SIDE_STEP = 0.05  # how far beside a saddle its descents begin, in units of the spacing
+FLOW_STEPS = 60  # of the gradient flow that decides which way a side leads, before a quicker descent ends it
+PAIRS = 100  # strings a look
+
+
+class ParticleRounds:
+    """The rounds of one saddle search for particles."""
+
+    def __init__(
+        self,
+        energy: Energy,
+        catalogue: Catalogue,
+        minima: MinimaResult,
+        generator: torch.Generator,
+        config: SaddleSearch,
+        progress: Progress,
+    ) -> None:
+        self.energy, self.catalogue, self.generator = energy, catalogue, generator
+        self.config, self.progress, self.symmetry = config, progress, symmetry_of(energy)
+        self.radius = max(minima.radius, np.finfo(float).tiny)
+        self.spacing = self._spacing(minima.minima.x)
+        self.ends: dict[int, tuple[int, int]] = {}
+        self.visits: dict[int, int] = {}
+        self.hits: dict[int, int] = {}
+        self.tried: set[tuple[int, int]] = set()
+        self.rounds, self.last = 0, (0, 0)
+
+    def numbers(self, index: int) -> np.ndarray:
+        """Catalogue numbers of the nondegenerate points with this index."""
+        found = self.catalogue.points()
+        return np.nonzero((found.index == index) & ~found.degenerate)[0]
+
+    def run(self) -> bool:
+        """Rounds until they stay quiet and no saddle was met once only; whether that came before the budget's end."""
+        quiet = 0
+        while self.rounds < self.config.max_rounds:
+            self.rounds += 1
+            known = self._n_known()
+            self._walk(self._starts())
+            quiet = quiet + 1 if self._n_known() == known else 0
+            counts = [len(self.numbers(k)) for k in (0, 1)]
+            self.progress(f"saddles: round {self.rounds}, points by index {counts}")
+            if quiet and quiet % self.config.quiet_rounds == 0:
+                if self._check():
+                    quiet = 0
+                elif not any(self.hits.get(int(k), 0) == 1 for k in self.numbers(1)):
+                    return True
+        self._join_pairs()
+        return False
+
+    def _n_known(self) -> int:
+        return int((~self.catalogue.points().degenerate).sum())
+
+    def _check(self) -> bool:
+        """Descents and walks from further clouds, and strings between minima. True if anything is new.
+
+        A quarter of `sweep` descends and an eighth walks: each is worth more here than a point in a box.
+        """
+        known = self._n_known()
+        if self.config.sweep:
+            descents, walks = self.config.sweep // 4 + 1, self.config.sweep // 8 + 1
+            self.progress(f"saddles: a sweep of {descents} further descents and {walks} walks")
+            x = random_clouds(self.energy, self.radius, descents, self.generator)
+            self._settle(relax(self.energy, x, self.radius))
+            self._walk(settled_clouds(self.energy, self.radius, walks, self.generator))
+        self._join_pairs()
+        return self._n_known() > known
+
+    # -- walks -------------------------------------------------------------------------------------------------------
+
+    def _starts(self) -> torch.Tensor:
+        """Beside the minima least visited, lowest first; beside saddles; and clouds."""
+        found, minima, saddles = self.catalogue.points(), self.numbers(0), self.numbers(1)
+        visits = np.array([self.visits.get(int(k), 0) for k in minima])
+        chosen = minima[np.lexsort((found.energy[minima], visits))][:MOST_MINIMA]
+        for k in chosen:
+            self.visits[int(k)] = self.visits.get(int(k), 0) + 1
+        beside = np.repeat(chosen, self.config.rows_per_point)
+        half = self.config.rows // 2
+        if len(saddles):
+            draw = torch.rand(half, generator=self.generator, dtype=torch.float64).numpy()
+            beside = np.concatenate([beside, saddles[(draw * len(saddles)).astype(int)]])
+        parts = [settled_clouds(self.energy, self.radius, self.config.rows - half, self.generator)]
+        if len(beside):
+            parts.append(self._beside(beside))
+        return torch.cat(parts)
+
+    def _beside(self, numbers: np.ndarray) -> torch.Tensor:
+        """Points displaced in random directions from catalogue points."""
+        x = self._tensor(self.catalogue.points().x[numbers])
+        unit = torch.randn(x.shape, generator=self.generator, dtype=torch.float64)
+        unit = unit / unit.norm(dim=1, keepdim=True)
+        length = torch.rand(len(x), 1, generator=self.generator, dtype=torch.float64)
+        return x + (FARTHEST * self.spacing * length * unit).to(x)
+
+    def _walk(self, x: torch.Tensor, options: EigenvectorFollowing | None = None) -> None:
+        """Follow eigenvectors to index 1 from x (n, d), and connect what is new."""
+        far = torch.full((self.energy.dim,), SPREAD * self.radius, dtype=x.dtype, device=x.device)
+        one = torch.ones(len(x), dtype=torch.long, device=x.device)
+        known = set(self.numbers(1).tolist())
+        ended = follow_eigenvectors(
+            self.energy, x, one, 2 * self.spacing, (-far, far), options or self.config.walk
+        )  # fmt: skip
+        at = self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], hits="others")
+        saddles = set(self.numbers(1).tolist())
+        reached = [int(k) for k in at if int(k) in saddles]
+        for k in reached:
+            self.hits[k] = self.hits.get(k, 0) + 1
+        self.last = (len(reached), len(set(reached) - known))
+        self._connect()
+
+    def _settle(self, ended: dict[str, torch.Tensor]) -> np.ndarray:
+        """Catalogue numbers of the rows of a descent, UNKNOWN for those that did not arrive anywhere."""
+        at = np.full(len(ended["status"]), UNKNOWN)
+        arrived = ended["status"] == Status.CONVERGED
+        at[arrived.cpu().numpy()] = self.catalogue.add(ended["x"][arrived])
+        return at
+
+    # -- what saddles join -------------------------------------------------------------------------------------------
+
+    def sides(self, saddles: np.ndarray) -> Sides:
+        """Points beside both sides of saddles, pairs together, and the flow that leads on from there."""
+        found = self.catalogue.points()
+        mode = np.linalg.eigh(found.hessian[saddles])[1][:, :, 0]
+        signed = np.stack([-mode, mode], 1).reshape(-1, self.energy.dim)
+        x = found.x[saddles].repeat(2, 0) + SIDE_STEP * self.spacing * signed
+        local = 0.3 * self.spacing
+        nowhere = Basins(self._tensor(np.zeros((1, self.energy.dim))), self._tensor(np.full(1, -1.0)), local)
+        return Sides(self._tensor(x), nowhere, FlowOptions(max_iterations=FLOW_STEPS), local)
+
+    def _connect(self) -> None:
+        """Descend both sides of every saddle without ends; minima met on the way are added."""
+        pending = np.array([k for k in self.numbers(1) if int(k) not in self.ends], int)
+        if not len(pending):
+            return
+        reached = self._descend(self.sides(pending))
+        beyond = self.catalogue.points().index[reached] > 0
+        again = np.flatnonzero((reached >= 0) & beyond)
+        if len(again):  # a flow may end on another saddle where symmetry leads it there: go on beside it
+            reached[again] = self._descend(self.sides(reached[again]))[1::2]
+        minima = set(self.numbers(0).tolist())
+        ends = [int(k) if int(k) in minima else UNKNOWN for k in reached]
+        self.ends |= {int(k): (ends[2 * i], ends[2 * i + 1]) for i, k in enumerate(pending)}
+
+    def _descend(self, sides: Sides) -> np.ndarray:
+        flowed = gradient_flow(self.energy, sides.x, sides.nowhere, sides.flow)
+        return self._settle(relax(self.energy, flowed["x"], sides.reach, center=flowed["x"]))
+
+    # -- strings -----------------------------------------------------------------------------------------------------
+
+    def _join_pairs(self) -> None:
+        """Strings between pairs of minima that no saddle joins: walks start from their tops, descents from their dips.
+
+        Also within a component: a network that is connected can lack its lowest passes.
+        """
+        pairs = self._pairs()
+        if not len(pairs):
+            return
+        self.tried |= {(int(a), int(b)) for a, b in pairs}
+        self.progress(f"saddles: {len(pairs)} strings between states")
+        x = self.catalogue.points().x
+        end = self.symmetry.nearest(x[pairs[:, 1]], x[pairs[:, 0]])
+        start = straight_images(self._tensor(x[pairs[:, 0]]), self._tensor(end), PAIR_STRINGS.n_images)
+        relaxed = relax_strings(self.energy, start, PAIR_STRINGS)
+        images, value = relaxed["images"], relaxed["energy"]
+        inner = value[:, 1:-1]
+        tops = images[:, 1:-1][(inner > value[:, :-2]) & (inner > value[:, 2:])]
+        dips = images[:, 1:-1][(inner < value[:, :-2]) & (inner < value[:, 2:])]
+        if len(dips):
+            self._settle(relax(self.energy, dips, 0.3 * self.spacing, center=dips))
+        if len(tops):
+            self._walk(tops, EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1))
+
+    def _pairs(self) -> np.ndarray:
+        """Each minimum with its nearest neighbours, and the nearest pairs that join components, by sorted distances."""
+        minima = self.numbers(0)
+        n = len(minima)
+        if n < 2:
+            return np.zeros((0, 2), int)
+        place = {int(k): i for i, k in enumerate(minima)}
+        joined = {(place[a], place[b]) for a, b in self.ends.values() if UNKNOWN not in (a, b)}
+        edges = np.array(sorted(joined), int).reshape(-1, 2)
+        component = connected_components(coo_array((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)[1]
+        atoms = self.symmetry.centered(self.catalogue.points().x[minima])
+        features = sorted_distances(atoms, self.symmetry.labels, not self.symmetry.translation)
+        distance = cdist(features, features)
+        np.fill_diagonal(distance, np.inf)
+        apart = np.where(component[:, None] != component, distance, np.inf)
+        wanted = {(i, int(apart[i].argmin())) for i in range(n) if np.isfinite(apart[i].min())}
+        wanted |= {(i, int(j)) for i in range(n) for j in np.argsort(distance[i])[:NEIGHBOURS] if i != j}
+        either = {(min(p), max(p)) for p in wanted} - {(min(p), max(p)) for p in joined}
+        fresh = [p for p in either if (int(minima[p[0]]), int(minima[p[1]])) not in self.tried]
+        order = sorted(fresh, key=lambda p: (component[p[0]] == component[p[1]], distance[p]))
+        return minima[np.array(order[: min(PAIRS, MAX_PAIRS)], int).reshape(-1, 2)]
+
+    # -- the result --------------------------------------------------------------------------------------------------
+
+    def result(self, complete: bool, options: StringOptions) -> SaddleResult:
+        found = self.catalogue.points()
+        states, saddles = (
+            numbers[canonical_order(found.energy[numbers], found.x[numbers])]
+            for numbers in (self.numbers(0), self.numbers(1))
+        )
+        rank = {int(k): i for i, k in enumerate(states)} | {UNKNOWN: UNKNOWN}
+        ends = [[rank[end] for end in self.ends.get(int(k), (UNKNOWN, UNKNOWN))] for k in saddles]
+        joins = np.sort(np.array(ends, int).reshape(-1, 2), axis=1)
+        paths, path_saddle = cluster_paths(
+            self.energy, found.select(states).x, saddles, joins, self.sides, found, options
+        )
+        higher = found.select((found.index > 1) & ~found.degenerate)
+        whole = complete and n_components(len(states), joins) == 1
+        return SaddleResult(
+            found.select(states), found.select(saddles), joins, paths, path_saddle, higher.ordered(),
+            found.select(found.degenerate).ordered(), {0: len(states), 1: len(saddles)}, None, None, whole, self.rounds,
+            tuple(self._warnings(complete, joins, len(states))),
+        )  # fmt: skip
+
+    def _warnings(self, complete: bool, joins: np.ndarray, n_states: int) -> list[str]:
+        warnings = []
+        if not complete:
+            walks, new = self.last
+            warnings.append(
+                f"the saddle search used its {self.config.max_rounds} rounds before it was complete: of the last "
+                f"{walks} walks that reached a saddle, {new} found a new one; raise max_rounds in [saddles]"
+            )
+        lost = int((joins == UNKNOWN).any(1).sum())
+        if lost:
+            warnings.append(
+                f"{lost} of {len(joins)} saddles lead to no known state on one side or both (the cluster falls apart "
+                "there, or comes to rest at a degenerate point): listed, left out of the rate matrix"
+            )
+        apart = n_components(n_states, joins)
+        if apart > 1:
+            warnings.append(
+                f"no saddle found joins the {apart} groups of states: the rates between them are missing, not zero"
+            )
+        own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
+        if own:
+            warnings.append(
+                f"{own} of {len(joins)} saddles join copies of one state (its isomers): listed with the rate over "
+                "either side, left out of the rate matrix"
+            )
+        return warnings
+
+    def _spacing(self, x: np.ndarray) -> float:
+        """The median distance of a particle from its nearest neighbour, over minima x (n, d)."""
+        atoms = self.symmetry.centered(x)
+        if atoms.shape[1] < 2:
+            return self.radius
+        distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3) + np.diag(np.full(atoms.shape[1], np.inf))
+        return float(np.median(distance.min(2)))
+
+    def _tensor(self, x: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)

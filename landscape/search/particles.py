@@ -1,0 +1,178 @@
+"""Minima of particles whose translations, rotations and permutations are declared: a multi-start search of clouds.
+
+A box of coordinates means nothing to a cluster. Starts are clouds: particles drawn uniformly from a ball about as large
+as the clusters found, some of them flattened, since planar configurations are stationary far more often than chance
+would visit them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy, ParticleSymmetry
+from landscape.errors import EnergyError, UnsupportedError, UsageError
+from landscape.search.driver import Status
+from landscape.search.lbfgs import LBFGS, relax
+from landscape.search.minima import MinimaResult, MinimaSearch, Progress
+from landscape.search.starts import Points, draw_finite
+from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+from landscape.search.unseen import LARGE, unseen_probability
+
+# radii of clouds, times n_particles^(1 / dim), before anything is known; the second lot where the first finds nothing
+PILOT_RADII = ((0.3, 1.0, 3.0), (0.01, 0.1, 10.0, 100.0))
+SETTLING = 40  # iterations after which overlaps are gone and planar clouds are planar still
+PILOT_CLOUDS = 16  # at each of them
+CLOUD_RADII = (0.6, 1.4)  # of the later clouds, in units of the lowest minimum's
+FLATTENED = 0.5  # share of clouds that are flattened
+HEIGHTS = (1e-3, 1e-1)  # part of its height that a flattened cloud keeps
+
+
+def symmetry_of(energy: Energy) -> ParticleSymmetry:
+    """The symmetry of an energy of particles. UnsupportedError where its dimension is too large for Hessians."""
+    assert isinstance(energy.symmetry, ParticleSymmetry)
+    if energy.matrix_free:
+        raise UnsupportedError(
+            f"{energy.source} has {energy.dim} coordinates, and zero modes are left out of whole Hessians only, which "
+            f"are formed up to {energy.dense_dim}: give the Energy a larger dense_dim"
+        )
+    return energy.symmetry
+
+
+def clouds(energy: Energy, radius: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Particles drawn uniformly from a ball of each radius (n,): (n, d). A share of the clouds is flattened."""
+    symmetry, n = symmetry_of(energy), len(radius)
+    shape = (n, symmetry.n_particles, symmetry.dim)
+    unit = torch.randn(shape, generator=generator, dtype=torch.float64)
+    unit = unit / unit.norm(dim=2, keepdim=True)
+    draw = torch.rand((*shape[:2], 1), generator=generator, dtype=torch.float64)
+    atoms = radius[:, None, None] * unit * draw ** (1 / symmetry.dim)
+    flat, height = torch.rand(2, n, generator=generator, dtype=torch.float64)
+    kept = HEIGHTS[0] * (HEIGHTS[1] / HEIGHTS[0]) ** height
+    atoms[:, :, -1] *= torch.where(flat < FLATTENED, kept, 1.0)[:, None]
+    x = atoms.reshape(n, -1).to(energy.device, energy.dtype)
+    return x[energy.value(x).isfinite()]
+
+
+def extent(symmetry: ParticleSymmetry, x: np.ndarray) -> float:
+    """The largest distance of a particle from the centre, over configurations x (n, d)."""
+    return float(np.linalg.norm(symmetry.centered(x), axis=2).max())
+
+
+def find_particle_minima(
+    energy: Energy,
+    config: MinimaSearch,
+    generator: torch.Generator,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+) -> MinimaResult:
+    """What `find_minima` does, for an energy with a `ParticleSymmetry`: isomers that it makes equal are one minimum.
+
+    center is the origin, radius the largest distance of a particle from it. Arguments and errors as in `find_minima`.
+    """
+    report = progress or (lambda text: None)
+    radius = _size(energy, catalogue, generator)
+    known = _minima(catalogue)
+    x = _starts(energy, config, radius, generator)
+    ended = relax(energy, x, radius, config.descent)
+    status = ended["status"].cpu().numpy().copy()
+    number = np.full(len(x), -1)
+    arrived = status == Status.CONVERGED
+    number[arrived] = catalogue.add(ended["x"][torch.as_tensor(arrived, device=x.device)], hits="minima")
+    status[arrived & (number < 0)] = Status.UNFINISHED
+    found = catalogue.points()
+    status[(number >= 0) & found.degenerate[number]] = Status.DEGENERATE
+    numbers = _minima(catalogue)
+    if not len(numbers):
+        raise EnergyError(_nothing(energy))
+    report(f"minima: {len(x)} clouds of particles, {len(numbers)} minima")
+    return _result(energy, config, catalogue, status, number, known)
+
+
+def _result(
+    energy: Energy,
+    config: MinimaSearch,
+    catalogue: Catalogue,
+    status: np.ndarray,
+    number: np.ndarray,
+    known: np.ndarray,
+) -> MinimaResult:
+    numbers, found = _minima(catalogue), catalogue.points()
+    minima = found.select(numbers)
+    order = canonical_order(minima.energy, minima.x)
+    rank = np.full(len(found) + 1, -1)
+    rank[numbers[order]] = np.arange(len(numbers))
+    reached = np.where(np.isin(number, numbers), number, -1)
+    warnings = [
+        f"{int((status == code).sum())} of {len(status)} starts: {code.text}"
+        for code in (Status.DIVERGED, Status.UNFINISHED, Status.NOT_FINITE, Status.DEGENERATE)
+        if (status == code).any()
+    ]
+    unseen = None if isinstance(config.starts, Points) else unseen_probability(reached, known)
+    if unseen is not None and unseen.upper > LARGE:
+        warnings.append(
+            f"up to {unseen.upper:.1%} of further starts may find a minimum that no start has found yet "
+            f"({unseen.confidence:.0%} confidence; estimate {unseen.estimate:.1%} from {unseen.starts} starts); "
+            "the saddle search goes on from those found"
+        )
+    return MinimaResult(
+        minima.select(order), found.select(found.degenerate).ordered(), status, rank[reached],
+        np.zeros(energy.dim), extent(symmetry_of(energy), minima.x), True, tuple(warnings), unseen,
+    )  # fmt: skip
+
+
+def _minima(catalogue: Catalogue) -> np.ndarray:
+    """Catalogue numbers of the nondegenerate minima."""
+    found: StationaryPoints = catalogue.points()
+    return np.nonzero((found.index == 0) & ~found.degenerate)[0]
+
+
+def _size(energy: Energy, catalogue: Catalogue, generator: torch.Generator) -> float:
+    """The radius of the lowest cluster that clouds of very different sizes relax to; fills the catalogue."""
+    symmetry = symmetry_of(energy)
+    for pilot in PILOT_RADII:
+        lengths = symmetry.n_particles ** (1 / symmetry.dim) * torch.tensor(pilot, dtype=torch.float64)
+        radius = lengths.repeat_interleave(PILOT_CLOUDS)
+        x = clouds(energy, radius, generator)
+        if len(x):
+            ended = relax(energy, x, float(radius.max()), LBFGS(max_iterations=300))
+            catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
+        minima = catalogue.points().of_index(0)
+        if len(minima):
+            break
+    if not len(minima):
+        raise EnergyError(_nothing(energy))
+    size = extent(symmetry, minima.x[minima.energy.argmin()][None])
+    return size if size > 0 else 1.0
+
+
+def _starts(energy: Energy, config: MinimaSearch, radius: float, generator: torch.Generator) -> torch.Tensor:
+    if isinstance(config.starts, Points):
+        x = torch.as_tensor(config.starts.x, dtype=energy.dtype, device=energy.device)
+        if x.shape[1] != energy.dim:
+            raise UsageError(f"start points have {x.shape[1]} columns, but the energy has dimension {energy.dim}")
+        return x
+    if config.starts is not None:
+        return draw_finite(energy, config.starts, config.n_starts, generator)
+    return random_clouds(energy, radius, config.n_starts, generator)
+
+
+def random_clouds(energy: Energy, radius: float, n: int, generator: torch.Generator) -> torch.Tensor:
+    """About n clouds (those with a finite energy), of radii around that of the clusters known."""
+    low, high = CLOUD_RADII
+    draw = torch.rand(n, generator=generator, dtype=torch.float64)
+    return clouds(energy, radius * (low + (high - low) * draw), generator)
+
+
+def settled_clouds(energy: Energy, radius: float, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Random clouds after the first part of a descent, where no particles overlap any more: starts for walks."""
+    x = random_clouds(energy, radius, n, generator)
+    return relax(energy, x, radius, LBFGS(max_iterations=SETTLING))["x"]
+
+
+def _nothing(energy: Energy) -> str:
+    return (
+        f"an analysis needs at least one minimum, but the search of {energy.source} found none: clouds of particles "
+        "of all sizes tried fell apart, or came to rest where a Hessian eigenvalue is zero beyond those of the "
+        "declared symmetry; declare that symmetry too, or give --starts-from near a cluster"
+    )
