@@ -19,6 +19,7 @@ import numpy as np
 
 from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.errors import UsageError
+from landscape.rates.log_determinant import LogDeterminants
 from landscape.search.stationary import DEGENERATE
 
 LOG_2PI = math.log(2 * math.pi)
@@ -35,12 +36,15 @@ class LangerRates:
     log_unstable_rate : (m,), nan where refused.
     energy_loss : (m, 2), `reduced_energy_loss` from each end; infinite if overdamped, nan where refused.
     refused : m texts, "" where both rates stand, else the reason why at least one does not.
+    log_errors : (m, 2), standard errors of log_rates, which are relative errors of the rates: 0 where whole Hessians
+    were known, nan where refused.
     """
 
     log_rates: np.ndarray
     log_unstable_rate: np.ndarray
     energy_loss: np.ndarray
     refused: tuple[str, ...]
+    log_errors: np.ndarray
 
     @property
     def low_friction(self) -> np.ndarray:
@@ -120,6 +124,8 @@ def langer_rates(
     saddle_eigenvalues: np.ndarray,
     saddle_hessians: np.ndarray | None,
     joins: np.ndarray,
+    log_dets: tuple[LogDeterminants, LogDeterminants] | None = None,
+    growth: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> LangerRates:
     """Rates over every saddle, from both of its ends.
 
@@ -130,6 +136,9 @@ def langer_rates(
     minimum gets its rates, to be left out of a network. Degenerate points, saddles that are not of index 1 and ends at
     -1 are refused by name, row by row; only wrong shapes and a friction that the eigenvalues alone cannot serve
     raise UsageError.
+
+    Where d is too large for Hessians: eigenvalues hold the lowest and the largest ones only, log_dets are of minima and
+    saddles, and growth, `unstable_growth` at the saddles, is needed unless gamma and mass are the same everywhere.
     """
     energies, saddle_energies = np.asarray(energies, dtype=float), np.asarray(saddle_energies, dtype=float)
     ends = np.asarray(joins, dtype=int).reshape(-1, 2)
@@ -143,25 +152,34 @@ def langer_rates(
     # A refused end takes only its own direction with it, a refused saddle both.
     saddle_ok = ~is_degenerate(spectrum) & ((spectrum < 0).sum(axis=1) == 1) & np.isfinite(saddle_energies)
     log_mu, log_rates, loss = np.full(m, np.nan), np.full((m, 2), np.nan), np.full((m, 2), np.nan)
+    errors = np.full((m, 2), np.nan)
     rows = np.flatnonzero(saddle_ok)
     if len(rows):
         hessians = None if saddle_hessians is None else np.asarray(saddle_hessians, dtype=float)[rows]
-        if hessians is None:
+        if growth is not None:
+            mu, per_barrier = growth[0][rows], growth[1][rows]
+        elif hessians is None:
             mu = np.asarray(dynamics.unstable_rate_of_eigenvalue(spectrum[rows].min(axis=1)))
+            per_barrier = _energy_loss_per_barrier(dynamics, spectrum[rows], hessians)
         else:
             mu = np.asarray(dynamics.unstable_rate(hessians))
+            per_barrier = _energy_loss_per_barrier(dynamics, spectrum[rows], hessians)
         log_mu[rows] = np.log(mu)
-        per_barrier = _energy_loss_per_barrier(dynamics, spectrum[rows], hessians)
+        if log_dets is None:
+            low, top = np.where(bad_well[:, None], 1.0, wells), np.where(saddle_ok[:, None], spectrum, 1.0)
+            exact = LogDeterminants.exact
+            log_dets = exact(log_abs_determinant(low)), exact(log_abs_determinant(top))
         for side in range(2):
             start = ends[rows, side]
             fine = (start >= 0) & ~bad_well[start]
             at, well = rows[fine], start[fine]
             log_rates[at, side] = log_rate(
-                energies[well], log_abs_determinant(wells[well]), saddle_energies[at],
-                log_abs_determinant(spectrum[at]), mu[fine], dynamics.beta,
+                energies[well], log_dets[0].values[well], saddle_energies[at], log_dets[1].values[at], mu[fine],
+                dynamics.beta,
             )  # fmt: skip
+            errors[at, side] = 0.5 * log_dets[0].error_of_difference(well, log_dets[1], at)
             loss[at, side] = per_barrier[fine] * dynamics.beta * (saddle_energies[at] - energies[well])
-    return LangerRates(log_rates, log_mu, loss, tuple(reasons))
+    return LangerRates(log_rates, log_mu, loss, tuple(reasons), errors)
 
 
 def reduced_energy_loss(dynamics: Dynamics, barrier: Any, hessian: np.ndarray) -> Any:

@@ -6,7 +6,7 @@ the basin, divided by the integral over all space.
 
 from landscape.weights.cores import SublevelBasins, lowest_saddles, sublevel_basins
 from landscape.weights.exact import ExactResult, exact_weights
-from landscape.weights.harmonic import HarmonicWeights, second_order, zeroth_order
+from landscape.weights.harmonic import HarmonicWeights, second_order, second_order_errors, zeroth_order
 from landscape.weights.intervals import weight_interval
 from landscape.weights.plan import ExactWeights
 from landscape.weights.sampled import MAX_UNASSIGNED, SampledResult, SampledWeights, sample_weights
@@ -23,6 +23,7 @@ __all__ = [
     "lowest_saddles",
     "sample_weights",
     "second_order",
+    "second_order_errors",
     "sublevel_basins",
     "weight_interval",
     "zeroth_order",

@@ -38,6 +38,18 @@ def second_order(energies: np.ndarray, log_dets: np.ndarray, beta: float) -> Har
     return _normalised(-positive_beta(beta) * values - 0.5 * dets)
 
 
+def second_order_errors(weights: np.ndarray, log_det_samples: np.ndarray, brackets: np.ndarray) -> np.ndarray:
+    """Standard errors (n,) of 2nd-order weights (n,) whose log-determinants are means over random directions.
+
+    log_det_samples (n, p) : as each direction sees them, brackets (n,) : what is unknown besides (`LogDeterminants`).
+    d log w_i = -(d_i - sum_j w_j d_j) / 2 with d the deviations of the log-determinants: what all share drops out.
+    """
+    p = log_det_samples.shape[1]
+    apart = log_det_samples - weights @ log_det_samples
+    scatter = apart.std(axis=1, ddof=1) / math.sqrt(p) if p > 1 else np.zeros(len(weights))
+    return np.asarray(0.5 * weights * (scatter + brackets + weights @ brackets))
+
+
 def _normalised(log_weights: np.ndarray) -> HarmonicWeights:
     return HarmonicWeights(log_weights - np.logaddexp.reduce(log_weights))
 
