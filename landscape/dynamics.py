@@ -27,6 +27,7 @@ Matrix = Sequence[Sequence[float]] | np.ndarray
 
 KINDS = ("overdamped", "underdamped")
 MAX_ITERATIONS = 200
+ROUNDING = 1e-11  # a Hessian eigenvalue this small, in units of the largest entry, has no sign
 TOLERANCE = 4 * float(np.finfo(float).eps)
 ANTISYMMETRY = 1e-8  # largest |J + J^T| of a rotation, in units of its largest entry
 
@@ -118,7 +119,7 @@ class Dynamics(ABC):
                 )
         gamma = float(np.ravel(np.asarray(self.gamma))[0])
         mass = float(np.ravel(np.asarray(self.mass))[0]) if isinstance(self, Underdamped) else 0.0
-        rate = _positive_root(mass, gamma, curvature)
+        rate = positive_root(mass, gamma, curvature)
         return float(rate) if rate.ndim == 0 else rate
 
 
@@ -232,7 +233,7 @@ class Underdamped(Dynamics):
     def _rayleigh_root(v: np.ndarray, hessians: np.ndarray, gamma: np.ndarray, mass: np.ndarray) -> np.ndarray:
         v = v / np.linalg.norm(v, axis=1, keepdims=True)
         curvature = np.einsum("ni,nij,nj->n", v, hessians, v)
-        return _positive_root((v * v) @ mass, (v * v) @ gamma, curvature)
+        return positive_root((v * v) @ mass, (v * v) @ gamma, curvature)
 
 
 def from_metadata(
@@ -290,7 +291,7 @@ def from_metadata(
     return result, origins
 
 
-def _positive_root(mass: Any, gamma: Any, curvature: Any) -> np.ndarray:
+def positive_root(mass: Any, gamma: Any, curvature: Any) -> np.ndarray:
     """The positive root of mass mu^2 + gamma mu + curvature = 0 for curvature < 0, in the form that adds only."""
     # hypot squares without overflow, and 2 sqrt(m) sqrt(|c|) is the square root of -4 m c.
     root = np.hypot(gamma, 2 * np.sqrt(mass) * np.sqrt(-curvature))
@@ -309,7 +310,8 @@ def _saddle_hessians(hessian: Any) -> tuple[np.ndarray, bool]:
     if (np.abs(hessians - hessians.swapaxes(1, 2)).max(axis=(1, 2), initial=0.0) > 1e-6 * size).any():
         raise UsageError("a Hessian is symmetric, but this one is not; pass (H + H^T) / 2")
     hessians = 0.5 * (hessians + hessians.swapaxes(1, 2))
-    index = (np.linalg.eigvalsh(hessians) < 0).sum(axis=1)
+    # zero modes of a symmetry are negative by rounding as often as not
+    index = (np.linalg.eigvalsh(hessians) < -ROUNDING * size[:, None]).sum(axis=1)
     if (index != 1).any():
         row = int(np.flatnonzero(index != 1)[0])
         raise UsageError(
