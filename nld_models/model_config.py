@@ -35,7 +35,7 @@ class ModelConfig:
 
     latent_dim : d. prior : see `prior`. objective : "matching" (simulation-free, the default) or "simulated"
     (the paper's). direction : context c_k sees x_0..x_k ("online") or
-    x_k..x_T ("reversed"). substeps : time steps an observation of the simulated objective; None is 4, underdamped 6.
+    x_k..x_T ("reversed"). substeps : time steps an observation of the simulated objective; None is 4, underdamped 10.
     architecture, energy : name and config (without dim) of the energy network, see `landscape.energy.architectures`;
     an empty table is two hidden layers of 64 and a confinement of .1 for "mlp", the published sizes for "residual-mlp".
     decoder : "mlp" or "linear"; decoder_hidden : its hidden units. noise : the decoder's is one number a channel
@@ -71,7 +71,7 @@ class ModelConfig:
         check_choice("prior", self.prior, PRIORS)
         underdamped = self.prior == "underdamped"
         learned = tuple(name for name in COEFFICIENTS[self.prior] if name != "beta")
-        defaults = (("objective", "matching"), ("substeps", 6 if underdamped else 4), ("learned", learned))
+        defaults = (("objective", "matching"), ("substeps", 10 if underdamped else 4), ("learned", learned))
         for name, value in defaults:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
