@@ -123,8 +123,9 @@ class Energy:
 
     @property
     def matrix_free(self) -> bool:
-        """Whether d is too large for d x d matrices (d > dense_dim)."""
-        return self.dim > self.dense_dim
+        """Whether d is too large for d x d matrices (d > dense_dim). Never with a declared symmetry, whose zero modes
+        are taken out of whole Hessians."""
+        return self.dim > self.dense_dim and self.symmetry is None
 
     def __call__(self, x: Array) -> Array:
         return self.value(x)
