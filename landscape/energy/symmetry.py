@@ -401,6 +401,24 @@ def n_zero_modes(basis: torch.Tensor) -> torch.Tensor:
     return (basis.square().sum(1) > 0.5).sum(1)
 
 
+def nonzero_modes(eigenvalues: Array, log_volume: Array, width: int, beta: float) -> tuple[Array, Array]:
+    """Hessian eigenvalues without their exact zeros, (n, width), and log-determinants (n,) that know of the orbits.
+
+    The latter are log |product of the nonzero eigenvalues| - 2 log V, so that exp(-beta E) / sqrt(det) is the mass of a
+    point, and the ratio of saddle and minimum their rate. A point whose orbit has e more dimensions than those of the
+    others (a line among other shapes) has e fewer nonzero eigenvalues: its row is filled up with their geometric mean,
+    and its log-determinant has e log(2 pi / beta) more.
+    """
+    spectra, log_dets = np.ones((len(eigenvalues), width)), np.zeros(len(eigenvalues))
+    for k, row in enumerate(eigenvalues):
+        kept = row[row != 0]
+        missing, logs = width - len(kept), np.log(np.abs(kept))
+        filling = np.full(missing, np.exp(logs.mean()) if len(kept) else 1.0)
+        spectra[k] = np.sort(np.concatenate([kept, filling]))
+        log_dets[k] = logs.sum() - 2 * log_volume[k] + missing * math.log(2 * math.pi / beta)
+    return spectra, log_dets
+
+
 def from_record(record: Any, dim: int, where: str) -> Symmetry:
     """The symmetry that plain data declares; EnergyError, beginning with `where`, if it fits no `dim` coordinates."""
     kinds: dict[str, Any] = {Periodic.kind: Periodic, ParticleSymmetry.kind: ParticleSymmetry}

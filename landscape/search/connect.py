@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from landscape.energy import Energy, as_energy
+from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
 from landscape.search.flow import LARGE_DIRECTIONS
@@ -92,6 +92,11 @@ def find_saddles(
         minima = find_minima(energy, generator=generator, catalogue=catalogue, progress=progress)
     elif not len(catalogue):
         catalogue.add(torch.as_tensor(minima.minima.x, dtype=energy.dtype, device=energy.device))
+    if isinstance(energy.symmetry, ParticleSymmetry):
+        from landscape.search.particle_saddles import ParticleRounds  # it takes its options and result from here
+
+        rounds = ParticleRounds(energy, catalogue, minima, generator, config, progress or (lambda text: None))
+        return rounds.result(rounds.run(), paths or StringOptions())
     explorer = Explorer(energy, catalogue, minima, generator, config)
     search = _Rounds(explorer, config, progress or (lambda text: None))
     complete = search.run()

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from landscape.energy import Energy, as_energy
+from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.errors import EnergyError, UsageError
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
@@ -102,6 +102,10 @@ def find_minima(
     config = config or MinimaSearch()
     generator = generator or torch.Generator().manual_seed(0)
     catalogue = catalogue if catalogue is not None else Catalogue(energy)
+    if isinstance(energy.symmetry, ParticleSymmetry):
+        from landscape.search.particles import find_particle_minima  # it takes its options and result from here
+
+        return find_particle_minima(energy, config, generator, catalogue, progress)
     search = _MultiStart(energy, config, generator, catalogue, progress or (lambda text: None))
     if region is not None:
         search.center, search.radius = torch.as_tensor(region.center).to(search.center), region.radius
