@@ -70,8 +70,8 @@ def effort_text(factor: float, budget: float) -> str:
     """What to ask for, for a row that `budget` seconds left undecided."""
     if not math.isfinite(factor) or factor > 1e6:
         return "no budget within reach would decide"
-    seconds = float(f"{max(factor, 1.0) * 1.2 * budget:.1g}")
-    return f"about {max(factor, 1.0):.2g} times the statistics (--budget {max(seconds, math.ceil(1.5 * budget)):.0f})"
+    seconds = max(float(f"{max(factor, 1.0) * 1.2 * budget:.1g}"), math.ceil(1.5 * budget))
+    return f"about {max(factor, 1.0):.2g} times the statistics (landscape check DIR --budget {seconds:.0f})"
 
 
 def intervals(log_formula: np.ndarray, log_interval: np.ndarray) -> np.ndarray:
