@@ -14,8 +14,8 @@ does for a frame or two. So, without any true label:
              - the basin masses are w,
              - the harmonic weights exp(-E_i) / sqrt(det H_i) are w as well: wells stay regular,
 
-repeated until the simulated fluxes agree with the target within `TOLERANCE`, or `MAX_ROUNDS` are over. The best round
-counts. Encoder, decoder, friction and mass stay. Underdamped paths are simulated with their momenta; that their fluxes
+repeated until the simulated fluxes agree with the target within `TOLERANCE` and both weights within `WEIGHT_TOLERANCE`,
+or `MAX_ROUNDS` are over. The best round counts. Encoder, decoder, friction and mass stay. Underdamped paths are simulated with their momenta; that their fluxes
 change with the energy around the saddle as overdamped ones do is true at strong friction, and otherwise a first guess
 that the rounds correct.
 """
@@ -57,6 +57,7 @@ from nld_models.least_change import FlatNetwork, LeastChange
 MAX_ROUNDS = 4
 NEWTON_STEPS = 4
 TOLERANCE = 0.08  # of a log flux; 8,000 paths leave a noise of about .03
+WEIGHT_TOLERANCE = 0.008  # l1 distance of basin masses, or of harmonic weights, to w; the masses' noise is about .003
 PATHS = 8000
 STEP_RESOLUTION = 0.3  # Heun and BAOAB are of second order: an error of a few per cent of a rate at worst
 MASS_POINTS = 2**17  # masses to about .002
@@ -244,34 +245,38 @@ class _Refiner:
         seen = torch.cat([self.draws[:COST_POINTS], self.points[:COST_POINTS], *self.clouds])
         solver = LeastChange(self.flat, self.dynamics, seen)
         target = self._flux(self.target, self.weights)
-        errors, rates, vectors = [], [], []
+        scores, rates, vectors = [], [], []
         outcome = "refined"
         for number in range(MAX_ROUNDS + 1):
             found = self._simulated_rates()
             if not np.isfinite(found).all():
                 outcome = "refined as far as the simulated rates could be read"
                 break
-            masses = self._log_masses(self.flat.vector(), slice(None))[0].exp().numpy()
+            v = self.flat.vector()
+            masses = self._log_masses(v, slice(None))[0].exp().numpy()
+            harmonic = self._log_harmonic(v).exp().numpy()
             flux = self._flux(found, masses)
             error = np.array([np.log(target[pair] / max(flux[pair], 1e-3 * target[pair])) for pair in self.pairs])
-            errors.append(float(np.abs(error).max()))
+            farthest = float(np.abs(error).max())
+            distance = max(float(np.abs(w - self.weights).sum()) for w in (masses, harmonic))
+            scores.append(max(farthest / TOLERANCE, distance / WEIGHT_TOLERANCE))
             rates.append(found)
-            vectors.append(self.flat.vector())
-            self.report(f"round {number}: fluxes off by up to {np.expm1(errors[-1]):.0%}")
-            if errors[-1] < TOLERANCE or number == MAX_ROUNDS:
+            vectors.append(v)
+            self.report(f"round {number}: fluxes off by up to {np.expm1(farthest):.0%}, weights by {distance:.3f}")
+            if scores[-1] < 1 or number == MAX_ROUNDS:
                 break
             # Half steps after the first: what is left then is largely the noise of the simulation.
             gain = 1.0 if number == 0 else 0.5
             if not self._move(solver, torch.from_numpy(gain * np.clip(error, -1, 1))):
                 outcome = "refined until a minimum was about to vanish"
                 break
-        if not errors:
+        if not scores:
             return self._nothing("the simulated landscape has no rate matrix at the lag of the labels")
-        best = int(np.argmin(errors))
+        best = int(np.argmin(scores))
         self.flat.set(vectors[best])
         cost = solver.cost(vectors[best] - vectors[0])
         return self.module, Refinement(
-            self.lag, self.states, self.target, rates[0], rates[best], cost, len(errors), outcome
+            self.lag, self.states, self.target, rates[0], rates[best], cost, len(scores), outcome
         )
 
     def _simulated_rates(self) -> np.ndarray:
@@ -313,9 +318,14 @@ class _Refiner:
         beta = self.dynamics.beta
         masses, log_z = self._log_masses(v, slice(SLOPE_POINTS))
         fluxes = [-beta * self.flat.energy(v, cloud).mean() - log_z for cloud in self.clouds]
+        return torch.cat([torch.stack(fluxes), masses, self._log_harmonic(v)])
+
+    def _log_harmonic(self, v: torch.Tensor) -> torch.Tensor:
+        """Log of exp(-beta E_i) / sqrt(det H_i) at the minima, summing to 1: (n,)."""
         x = torch.from_numpy(self.minima)
-        harmonic = -beta * self.flat.energy(v, x) - 0.5 * torch.logdet(self.flat.hessians(v, x))
-        return torch.cat([torch.stack(fluxes), masses, torch.log_softmax(harmonic, 0)])
+        return torch.log_softmax(
+            -self.dynamics.beta * self.flat.energy(v, x) - 0.5 * torch.logdet(self.flat.hessians(v, x)), 0
+        )
 
     def _log_masses(self, v: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Log of the basins' shares (n,) and of the integral of exp(-beta E), by importance sampling."""
