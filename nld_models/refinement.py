@@ -15,9 +15,9 @@ does for a frame or two. So, without any true label:
              - the harmonic weights exp(-E_i) / sqrt(det H_i) are w as well: wells stay regular,
 
 repeated until the simulated fluxes agree with the target within `TOLERANCE` and both weights within `WEIGHT_TOLERANCE`,
-or `MAX_ROUNDS` are over. The best round counts. Encoder, decoder, friction and mass stay. Underdamped paths are simulated with their momenta; that their fluxes
-change with the energy around the saddle as overdamped ones do is true at strong friction, and otherwise a first guess
-that the rounds correct.
+or `MAX_ROUNDS` are over. The best round counts. Encoder, decoder, friction and mass stay. Underdamped paths are
+simulated with their momenta; that their fluxes change with the energy around the saddle as overdamped ones do is true
+at strong friction, and otherwise a first guess that the rounds correct.
 """
 
 from __future__ import annotations
