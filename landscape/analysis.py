@@ -29,7 +29,7 @@ from landscape.search import (
 )
 from landscape.search.driver import Status
 from landscape.search.stationary import StationaryPoints
-from landscape.store import Analysis, Exact, Saddles, Sampled, SavedPaths, States, Store, source_file
+from landscape.store import Analysis, Exact, Large, Saddles, Sampled, SavedPaths, States, Store, source_file
 from landscape.tasks import TaskEnergy, is_slow
 from landscape.weights import (
     MAX_UNASSIGNED,
@@ -95,7 +95,8 @@ def analyze(
     A search that did not converge says so in `diagnostics`.
     """
     energy = as_energy(energy, dim=dim)
-    config = config or AnalysisConfig()
+    given = config or AnalysisConfig()
+    config = given.suited_to(energy)
     report = progress or (lambda text: None)
     if energy.zero_modes:
         raise UnsupportedError(
@@ -105,11 +106,18 @@ def analyze(
     if dynamics is None:
         dynamics, origins = from_metadata(energy.metadata, energy.dim)
     dynamics.gamma_vector(energy.dim), dynamics.mass_vector(energy.dim)  # lengths fit, before the search is paid for
+    if energy.matrix_free and not dynamics.reversible:
+        raise UnsupportedError(f"a rotation is not supported above dimension {energy.dense_dim}: leave it out")
     slow = is_slow(energy)
     if slow or executor is not None or store is not None:
         energy = TaskEnergy(energy, answers=store, executor=executor, slow=slow)
     streams = random_streams(config.seed, 0 if earlier is None else earlier.number)
     minima, found = _search(energy, config, streams, report, store, earlier)
+    large = None
+    if energy.matrix_free:
+        large = Large.measured(
+            energy, dynamics, found.minima, found.saddles, found.joins, config.determinants, config.seed, report
+        )  # fmt: skip
     sampled, sample, exact = None, None, None
     if config.weights is not None or config.exact is not None:
         basins = make_basins(energy, found.minima.x, streams["sampled"])
@@ -119,7 +127,7 @@ def analyze(
     if config.exact is not None:
         generator = streams["exact"]
         exact = exact_weights(
-            energy, found.minima.x, found.minima.hessian, dynamics.beta,
+            energy, found.minima.x, _hessians(energy, found), dynamics.beta,
             lambda points: assign_basins(energy, points, basins), config.exact, generator, report,
         )  # fmt: skip
     record = energy_record(energy)
@@ -134,10 +142,11 @@ def analyze(
         ),
         sampled=sampled,
         exact=_exact(exact),
-        diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier),
+        diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier, _left_out(given, config) if large else []),
         other_points=_other_points(found),
         origins=dict(origins or {}),
         config=config.to_record(),
+        large=large,
     )  # fmt: skip
 
 
@@ -209,6 +218,22 @@ def check(
     return dataclasses.replace(analysis, energy=record, checks=checks)
 
 
+def _hessians(energy: Energy, found: SaddleResult) -> np.ndarray:
+    """Of the minima; where d is too large they are formed for who asks for weights all the same."""
+    return np.asarray(energy.hessian(found.minima.x)) if energy.matrix_free else found.minima.hessian
+
+
+def _left_out(given: AnalysisConfig, config: AnalysisConfig) -> list[str]:
+    """What `AnalysisConfig.suited_to` left out."""
+    if (given.weights is None or config.weights is not None) and (given.exact is None or config.exact is not None):
+        return []
+    return [
+        "no sampled and no exact weights in so many dimensions: draws from harmonic wells are worth next to nothing "
+        "there, and chains do not change wells; the weights of 2nd order stand alone (settings of your own in "
+        "[weights] or [exact] try all the same)"
+    ]
+
+
 def _sample(
     energy: Energy,
     found: SaddleResult,
@@ -219,7 +244,7 @@ def _sample(
     report: Progress,
 ) -> SampledResult:
     return sample_weights(
-        energy, found.minima.x, found.minima.hessian, beta, lambda points: assign_basins(energy, points, basins),
+        energy, found.minima.x, _hessians(energy, found), beta, lambda points: assign_basins(energy, points, basins),
         config, generator, report,
     )  # fmt: skip
 
@@ -271,7 +296,8 @@ def _exact_warnings(exact: ExactResult, sample: SampledResult | None) -> list[st
 
 def _arrays(points: StationaryPoints) -> dict[str, Any]:
     return {
-        "x": points.x, "energy": points.energy, "eigenvalues": points.eigenvalues, "hessian": points.hessian,
+        "x": points.x, "energy": points.energy, "eigenvalues": points.eigenvalues,
+        "hessian": points.hessian if points.hessian.shape[1] else None,
         "gradient_norm": points.gradient_norm,
     }  # fmt: skip
 
@@ -295,8 +321,9 @@ def _diagnostics(
     sample: SampledResult | None,
     exact: ExactResult | None,
     earlier: Earlier | None,
+    more: list[str],
 ) -> dict[str, Any]:
-    warnings = [*energy.notes, *minima.warnings, *found.warnings]
+    warnings = [*energy.notes, *minima.warnings, *found.warnings, *more]
     if len(found.degenerate):
         warnings.append(
             f"{len(found.degenerate)} degenerate stationary points (a Hessian eigenvalue below 1e-6 of the largest): "

@@ -12,11 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from landscape.energy import Energy
 from landscape.errors import UsageError
+from landscape.rates import LogDeterminantOptions
 from landscape.search import Box, Gaussian, MinimaSearch, Points, SaddleSearch, StringOptions
 from landscape.weights import ExactWeights, SampledWeights
 
-SECTIONS = ("minima", "saddles", "paths", "weights", "exact")
+SECTIONS = ("minima", "saddles", "paths", "weights", "exact", "determinants")
+LARGE_STARTS, LARGE_ROWS, LARGE_SWEEP = 200, 32, 200  # in place of the defaults, where d is too large for Hessians
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class AnalysisConfig:
     """Hyper-parameters of every step of `analyze`; the defaults are meant to be right for any energy.
 
     seed : of all randomness. minima, saddles, paths, weights, exact : of the steps; weights=None skips the sampled
-    weights, exact=None those by importance sampling.
+    weights, exact=None those by importance sampling. determinants : where d is too large for Hessians.
     """
 
     seed: int = 0
@@ -33,6 +36,27 @@ class AnalysisConfig:
     paths: StringOptions = field(default_factory=StringOptions)
     weights: SampledWeights | None = field(default_factory=SampledWeights)
     exact: ExactWeights | None = field(default_factory=ExactWeights)
+    determinants: LogDeterminantOptions = field(default_factory=LogDeterminantOptions)
+
+    def suited_to(self, energy: Energy) -> AnalysisConfig:
+        """This config, except where d is too large for Hessians (`Energy.matrix_free`): there, what was left at its
+        default becomes 200 starts, a sweep of 200 and 32 walks a round, and weights by sampling are left out: draws
+        from harmonic wells are worth next to nothing in so many dimensions, and chains do not change wells.
+        """
+        if not energy.matrix_free:
+            return self
+        plain = AnalysisConfig()
+        minima, saddles = self.minima, self.saddles
+        if minima.n_starts == plain.minima.n_starts:
+            minima = replace(minima, n_starts=LARGE_STARTS)
+        if saddles.sweep == plain.saddles.sweep:
+            saddles = replace(saddles, sweep=LARGE_SWEEP)
+        if saddles.rows == plain.saddles.rows:
+            saddles = replace(saddles, rows=LARGE_ROWS)
+        return replace(
+            self, minima=minima, saddles=saddles, weights=None if self.weights == plain.weights else self.weights,
+            exact=None if self.exact == plain.exact else self.exact,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
@@ -40,7 +64,8 @@ class AnalysisConfig:
 
     @staticmethod
     def from_toml(path: str | Path) -> AnalysisConfig:
-        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact] of the fields above.
+        """Read a TOML file: `seed`, and tables [minima], [saddles], [paths], [weights], [exact], [determinants] of the
+        fields above.
 
         [minima.descent], [saddles.walk] and [saddles.flow] are the options of the local methods. [minima.box] low,
         high or [minima.gaussian] mean, standard_deviation give the starts, and so does [minima.starts] with either
@@ -84,6 +109,7 @@ def _config(given: Mapping[str, Any], source: str) -> AnalysisConfig:
         "paths": StringOptions,
         "weights": SampledWeights,
         "exact": ExactWeights,
+        "determinants": LogDeterminantOptions,
     }
     for name, kind in kinds.items():
         if name in given and name not in fields:
@@ -143,13 +169,15 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
+    if hint is bool:
+        return isinstance(value, bool)
     kinds = (int, float) if hint is float else hint
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _in_words(hint: Any) -> str:
     parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    names = {int: "a whole number", float: "a number", NoneType: "left out"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "left out"}
     return " or ".join("a list of numbers" if get_origin(part) is tuple else names[part] for part in parts)
 
 

@@ -65,6 +65,7 @@ def states_text(document: Document, elsewhere: str = "states.csv") -> str:
         w = row["weights"]
         sampled = "-" if w["sampled"] is None else f"{w['sampled']:.4f} +- {w['sampled_se']:.4f}"
         weights = [_weight(w[name], w[f"log_{name}"]) for name in ("zeroth", "second")]
+        weights[1] += _share(w["second_se"] / w["second"]) if w.get("second_se") and w["second"] else ""
         note = ["negligible" if row.get("negligible") else ""] if noted else []
         exact = _with_error(w.get("exact"), w.get("exact_se"))
         rows.append([str(row["id"]), fixed(row["energy"], places), *weights, sampled, exact, str(row["hits"]), *note])
@@ -89,7 +90,8 @@ def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> 
     for row in saddles[:MAX_ROWS]:
         ends = ["?" if end is None else str(end) for end in row["joins"]]
         barriers = ["-" if e is None else _barrier(beta * (row["energy"] - energies[e])) for e in row["joins"]]
-        rates = [power(log) for log in row["log_rates"]]
+        errors = row.get("log_rates_se") or [0.0, 0.0]  # absent in older documents
+        rates = [power(log) + _share(se) * (log is not None) for log, se in zip(row["log_rates"], errors, strict=True)]
         join = f"{ends[0]:>{wide}} -> {ends[1]:<{wide}}"
         rows.append([str(row["id"]), join, fixed(row["energy"], places), *barriers, *rates, _note(row)])
     headers = ["id", "i -> j", "energy", "barrier i>j", "barrier j>i", "rate i>j", "rate j>i", "note"]
@@ -271,6 +273,13 @@ def _with_error(value: float | None, error: float | None) -> str:
     if value is None or error is None:
         return "-"
     return f"{value:.2e} +- {error:.0e}" if 0 < value < 1e-3 else f"{value:.4f} +- {error:.4f}"
+
+
+def _share(error: float | None) -> str:
+    """A relative standard error behind a number; nothing for a number that has none."""
+    if error == 0:
+        return ""
+    return " +- ?" if error is None else f" +- {100 * error:.2g}%"
 
 
 def _barrier(value: float) -> str:

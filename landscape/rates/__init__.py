@@ -33,6 +33,7 @@ from landscape.rates.kramers import (
     reduced_energy_loss,
 )
 from landscape.rates.langevin_monte_carlo import LmcConstants, lmc_constants, local_smoothness
+from landscape.rates.log_determinant import LogDeterminantOptions, LogDeterminants, log_determinants
 from landscape.rates.log_sobolev import log_sobolev_of_network
 from landscape.rates.passages import (
     PassageOptions,
@@ -42,6 +43,7 @@ from landscape.rates.passages import (
     simulate_passages,
     time_step_effect,
 )
+from landscape.rates.unstable import unstable_growth
 
 __all__ = [
     "BracketOptions",
@@ -54,6 +56,8 @@ __all__ = [
     "KleinKramersSpectrum",
     "LangerRates",
     "LmcConstants",
+    "LogDeterminantOptions",
+    "LogDeterminants",
     "PassageOptions",
     "PassageRates",
     "RateBracket",
@@ -76,6 +80,7 @@ __all__ = [
     "lmc_constants",
     "local_smoothness",
     "log_abs_determinant",
+    "log_determinants",
     "log_eyring_kramers",
     "log_kramers",
     "log_rate",
@@ -90,4 +95,5 @@ __all__ = [
     "simulate_passages",
     "string_rates",
     "time_step_effect",
+    "unstable_growth",
 ]

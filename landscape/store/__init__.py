@@ -2,6 +2,7 @@
 
 from landscape.store.database import DATABASE, STAGING, Reader, Search, Store, is_store
 from landscape.store.document import FORMAT, VERSION, dynamics_record, source_file
+from landscape.store.large import Large
 from landscape.store.records import Exact, Saddles, Sampled, SavedPaths, States
 from landscape.store.saved import DOCUMENT, FILES, Analysis
 
@@ -14,6 +15,7 @@ __all__ = [
     "VERSION",
     "Analysis",
     "Exact",
+    "Large",
     "Reader",
     "Saddles",
     "Sampled",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from landscape.dynamics import Dynamics, Overdamped, Underdamped
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork
 from landscape.network.export import exp_or_none
+from landscape.rates import LogDeterminants
+from landscape.store.large import Large
 from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 
 if TYPE_CHECKING:
@@ -104,7 +107,13 @@ def to_document(analysis: Analysis) -> dict[str, Any]:
         "provenance": dict(analysis.provenance),
         "other_points": [dict(point) for point in analysis.other_points],
         "config": dict(analysis.config),
+        **({} if analysis.large is None else {"large": _large(analysis.large)}),
     }  # fmt: skip
+
+
+def _large(large: Large) -> dict[str, Any]:
+    """What stands in for Hessians: see `Large`."""
+    return {name: None if value is None else _numbers(value) for name, value in vars(large).items()}
 
 
 def _network(network: TransitionNetwork) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "sampled": None if sampled is None else float(sampled.weights[k]),
         "sampled_se": None if sampled is None else float(sampled.standard_errors[k]),
         "log_zeroth": float(analysis.log_zeroth[k]), "log_second": float(analysis.log_second[k]),
+        "second_se": _number(analysis.second_errors[k]),
     }  # fmt: skip
     weights |= {name: None if analysis.exact is None else _number(array[k]) for name, array in _exact(analysis).items()}
     core = None if sampled is None else {
@@ -145,6 +155,8 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "se": float(sampled.core_se[k]),
     }  # fmt: skip
     point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
+    if analysis.large is not None:
+        point |= _determinant(analysis.large.determinants[0], k)
     return point | {"sublevel_basin": core, "negligible": bool(analysis.negligible[k])}
 
 
@@ -158,16 +170,24 @@ def _exact(analysis: Analysis) -> dict[str, Array]:
 def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
     log_rates, joins = analysis.rates.log_rates[k], analysis.saddles.joins[k].tolist()
     reduced = analysis.dynamics.beta * analysis.network.barriers[k]
-    return _point(analysis.saddles, k) | {
+    point = _point(analysis.saddles, k)
+    if analysis.large is not None:
+        point |= _determinant(analysis.large.determinants[1], k)
+    return point | {
         "joins": [end if end >= 0 else None for end in joins],
         "unstable_rate": exp_or_none(analysis.rates.log_unstable_rate[k]),
         "rates": [exp_or_none(value) for value in log_rates],
         "log_rates": _numbers(log_rates),
+        "log_rates_se": _numbers(analysis.rates.log_errors[k]),
         "low_friction": bool(analysis.rates.low_friction[k]),
         "low_barrier": bool(analysis.network.counted[k] and reduced.min() < LOW_BARRIER),
         "flat_saddle": bool(analysis.flat_saddles[k]),
         "long_time_step": bool(analysis.long_time_steps[k]),
     }
+
+
+def _determinant(found: LogDeterminants, k: int) -> dict[str, Any]:
+    return {"log_determinant": float(found.values[k]), "log_determinant_se": _number(found.errors[k])}
 
 
 def _points_from(rows: list[Mapping[str, Any]], d: int) -> dict[str, Any]:
@@ -178,7 +198,7 @@ def _points_from(rows: list[Mapping[str, Any]], d: int) -> dict[str, Any]:
     return {
         "x": np.array([row["x"] for row in rows], float).reshape(-1, d),
         "energy": np.array([row["energy"] for row in rows], float),
-        "eigenvalues": np.array([row["hessian_eigenvalues"] for row in rows], float).reshape(-1, d),
+        "eigenvalues": np.array([row["hessian_eigenvalues"] for row in rows] or np.zeros((0, d)), float),
         "hessian": hessian,
         "gradient_norm": np.array([row["gradient_norm"] for row in rows], float),
     }
@@ -216,7 +236,18 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         # absent in what earlier versions wrote
         "provenance": dict(document.get("provenance", {})),
         "checks": None if document.get("checks") is None else Checks.from_record(document["checks"]),
+        "large": _large_from(document["large"], d) if "large" in document else None,
     }
+
+
+def _large_from(record: Mapping[str, Any], d: int) -> Large:
+    """null in the arrays, which stands for what is not finite, is nan again, but an infinite bracket."""
+    arrays = {name: None if value is None else np.array(value, float) for name, value in record.items()}
+    large = Large(**arrays)
+    brackets = {name: np.nan_to_num(arrays[name], nan=np.inf) for name in ("brackets", "saddle_brackets")}
+    losses = np.full(len(large.losses), np.inf) if large.mass is None else large.losses
+    wide = large.saddle_log_dets.reshape(len(large.saddle_brackets), large.log_dets.shape[1])
+    return replace(large, **brackets, losses=losses, saddle_log_dets=wide)
 
 
 def _exact_from(states: list[Mapping[str, Any]]) -> Exact | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from landscape.checks import Checks
 from landscape.store.document import dynamics_from, dynamics_record
+from landscape.store.large import Large
 from landscape.store.records import Exact, Saddles, Sampled, SavedPaths, States
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 VERSION = 1
 PARTS: dict[str, Any] = {
     "states": States, "saddles": Saddles, "paths": SavedPaths, "sampled": Sampled, "exact": Exact,
+    "large": Large,
 }  # fmt: skip
 
 

@@ -26,9 +26,10 @@ from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_netwo
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
 from landscape.store.database import DATABASE, STAGING, Reader, Store
 from landscape.store.document import FORMAT, MAX_DENSE_STATES, VERSION, dynamics_record, fields_of, to_document
+from landscape.store.large import Large, rough_rates
 from landscape.store.packing import pack, unpack
 from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
-from landscape.weights import second_order, zeroth_order
+from landscape.weights import second_order, second_order_errors, zeroth_order
 
 DOCUMENT = "analysis.json"
 FILES = (DOCUMENT, "states.csv", "transitions.csv", "network.graphml")
@@ -45,6 +46,8 @@ class Analysis:
     the search, and what else it had to say. other_points : stationary points of index >= 2 and degenerate ones.
     checks : rates beside independent ones, with verdicts; None where that was not asked for.
     provenance : command, version and date, where the command line made it.
+    large : what stands in for Hessians where the dimension is too large for them (eigenvalues are then the lowest, and
+    the largest in size); else None.
     """
 
     energy: Mapping[str, Any]
@@ -60,6 +63,7 @@ class Analysis:
     exact: Exact | None = None
     checks: Checks | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    large: Large | None = None
 
     @property
     def dim(self) -> int:
@@ -73,8 +77,16 @@ class Analysis:
     @cached_property
     def log_second(self) -> Array:
         """Logarithms of the 2nd-order weights (n,)."""
-        log_dets = log_abs_determinant(self.states.eigenvalues)
+        known = self.large is None
+        log_dets = log_abs_determinant(self.states.eigenvalues) if known else self.large.determinants[0].values
         return second_order(self.states.energy, log_dets, self.dynamics.beta).log_weights
+
+    @cached_property
+    def second_errors(self) -> Array:
+        """Standard errors of the 2nd-order weights (n,): 0 unless log-determinants are estimates."""
+        if self.large is None:
+            return np.zeros(len(self.states.energy))
+        return second_order_errors(np.exp(self.log_second), self.large.log_dets, self.large.brackets)
 
     @cached_property
     def negligible(self) -> Array:
@@ -87,8 +99,11 @@ class Analysis:
     @cached_property
     def rates(self) -> LangerRates:
         """Langer's rate through every saddle from both of its ends."""
-        s, t = self.states, self.saddles
-        return langer_rates(self.dynamics, s.energy, s.eigenvalues, t.energy, t.eigenvalues, t.hessian, t.joins)
+        s, t, large = self.states, self.saddles, self.large
+        return langer_rates(
+            self.dynamics, s.energy, s.eigenvalues, t.energy, t.eigenvalues, t.hessian, t.joins,
+            None if large is None else large.determinants, None if large is None else large.growth(self.dynamics),
+        )  # fmt: skip
 
     @cached_property
     def flat_saddles(self) -> Array:
@@ -299,6 +314,7 @@ def _dynamics_warnings(analysis: Analysis) -> list[str]:
             f"the time step {analysis.energy['time_step']:g} is long for the curvature of {long} of "
             f"{int(counted.sum())} transitions: a simulation with it crosses at other rates; --check says how much"
         )
+    warnings += rough_rates(rates.log_errors[counted])
     warnings += [reason for reason in rates.refused if reason and "no known minimum" not in reason]
     parts = len(set(network.components.tolist()))
     if parts > 1:
