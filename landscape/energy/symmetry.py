@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,15 +61,10 @@ class Symmetry(ABC):
     """What the searches need to know of a symmetry group that acts on x (d,) by isometries."""
 
     kind: ClassVar[str]
-    continuous: ClassVar[bool]  # whether orbits have flat directions
 
     @abstractmethod
     def check(self, dim: int, where: str) -> None:
         """EnergyError, beginning with `where`, unless this can be a symmetry of an energy of `dim` coordinates."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """One line for tables."""
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
@@ -110,7 +104,6 @@ class Periodic(Symmetry):
     periods: tuple[float | None, ...]
 
     kind: ClassVar[str] = "periodic"
-    continuous: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         given = tuple(None if period is None else _positive(period) for period in _sequence(self.periods, "periods"))
@@ -132,9 +125,6 @@ class Periodic(Symmetry):
         if len(self.periods) != dim:
             raise EnergyError(f"{where}: periods are {dim}, one a coordinate (None: not periodic), not {self.periods}")
 
-    def describe(self) -> str:
-        return "periods " + ", ".join("none" if period is None else f"{period:.6g}" for period in self.periods)
-
     def record(self) -> dict[str, Any]:
         return {"kind": self.kind, "periods": list(self.periods)}
 
@@ -149,11 +139,11 @@ class Periodic(Symmetry):
         return moved
 
     def canonical(self, x: Array) -> Array:
-        """Periodic coordinates in [0, period)."""
+        """Periodic coordinates in [0, period), but just below 0 rather than at its upper end by rounding."""
         wrapped = np.array(x, float)
         mask, lengths = self.mask, self.lengths
         inside = np.mod(wrapped[:, mask], lengths[mask])
-        wrapped[:, mask] = np.where(inside < lengths[mask], inside, 0.0)  # mod of a tiny negative number rounds up
+        wrapped[:, mask] = inside - lengths[mask] * (inside > lengths[mask] * (1 - 1e-9))
         return wrapped
 
     def difference(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -188,7 +178,6 @@ class ParticleSymmetry(Symmetry):
     inversion: bool = True
 
     kind: ClassVar[str] = "particles"
-    continuous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("n_particles", None), ("dim", (1, 2, 3))):
@@ -225,12 +214,6 @@ class ParticleSymmetry(Symmetry):
                 f"{where}: {self.n_particles} particles in {self.dim} dimensions have {self.n_particles * self.dim} "
                 f"coordinates, but the energy has {dim}"
             )
-
-    def describe(self) -> str:
-        counts = Counter(self.labels.tolist()).values()
-        names = [name for name in ("translation", "rotation", "inversion") if getattr(self, name)]
-        kinds = " + ".join(str(count) for count in counts)
-        return ", ".join([*names, f"permutation of {kinds} particles"] if max(counts) > 1 else names)
 
     def record(self) -> dict[str, Any]:
         return {
@@ -394,6 +377,20 @@ def eigh_modulo(symmetry: Symmetry | None, x: torch.Tensor, hessian: torch.Tenso
     n_other = x.shape[1] - n_zero_modes(basis)
     largest = values.gather(1, (n_other - 1).clamp_min(0)[:, None])
     return torch.where(torch.arange(x.shape[1], device=x.device) >= n_other[:, None], largest, values), vectors
+
+
+def distances(symmetry: Symmetry | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances (m, n) between points a (m, d) and b (n, d), between nearest copies where E is periodic."""
+    if isinstance(symmetry, Periodic):
+        return symmetry.difference(a[:, None], b[None]).norm(dim=-1)
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def nearest_copies(symmetry: Symmetry | None, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """x (n, d), or the copies that are nearest to reference (n, d) where a symmetry is declared."""
+    if symmetry is None:
+        return x
+    return torch.as_tensor(symmetry.nearest(x.cpu().numpy(), reference.cpu().numpy())).to(x)
 
 
 def n_zero_modes(basis: torch.Tensor) -> torch.Tensor:

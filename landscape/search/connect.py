@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from landscape.energy import Energy, ParticleSymmetry, as_energy
+from landscape.energy.symmetry import distances, nearest_copies
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
 from landscape.search.flow import LARGE_DIRECTIONS
@@ -157,7 +158,8 @@ class _Rounds:
     @property
     def expected(self) -> int | None:
         degenerate = bool(self.catalogue.points().degenerate.any())
-        return 1 if self.confining and self.all_indices and not degenerate else None
+        on_a_torus = self.explorer.periodic is not None  # whose Euler characteristic is 0, also times a line
+        return (0 if on_a_torus else 1) if self.confining and self.all_indices and not degenerate else None
 
     @property
     def morse_sum(self) -> int | None:
@@ -187,7 +189,9 @@ class _Rounds:
         if n < 2:
             return np.zeros((0, 2), int)
         x = torch.as_tensor(self.catalogue.points().x[numbers])
-        distance = torch.cdist(x, x).fill_diagonal_(torch.inf).numpy()
+        periodic = self.explorer.periodic
+        apart_by = torch.cdist(x, x) if periodic is None else distances(periodic, x, x)
+        distance = apart_by.fill_diagonal_(torch.inf).numpy()
         place = {int(k): i for i, k in enumerate(numbers)}
         joined = {(place[a], place[b]) for a, b in self.explorer.ends.values() if a != UNKNOWN and b != UNKNOWN}
         edges = np.array(sorted(joined), int).reshape(-1, 2)
@@ -216,6 +220,7 @@ class _Rounds:
         self.progress(f"saddles: {len(pairs)} strings between states")
         x = self.catalogue.points().x
         start, end = explorer._tensor(x[pairs[:, 0]]), explorer._tensor(x[pairs[:, 1]])
+        end = nearest_copies(self.energy.symmetry, end, start)
         relaxed = relax_strings(self.energy, straight_images(start, end, PAIR_STRINGS.n_images), PAIR_STRINGS)
         images, value = relaxed["images"], relaxed["energy"]
         inner = value[:, 1:-1]
@@ -224,7 +229,7 @@ class _Rounds:
         if len(tops):
             one = torch.ones(len(tops), dtype=torch.long, device=tops.device)
             gentle = EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1)
-            ended = follow_eigenvectors(self.energy, tops, one, explorer.scale, explorer._box(explorer.scale), gentle)
+            ended = follow_eigenvectors(self.energy, tops, one, explorer.scale, explorer.region(explorer.scale), gentle)
             self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], hits="others")
         if len(dips):
             explorer.descend(dips)  # minima that the strings passed join the catalogue
@@ -296,12 +301,21 @@ def n_components(n_states: int, joins: np.ndarray) -> int:
 
 
 def confines(explorer: Explorer) -> bool:
-    """Whether the energy grows outwards, (x - c) . grad E > 0, on spheres around everything found."""
+    """Whether the energy grows outwards, (x - c) . grad E > 0, on spheres around everything found.
+
+    Of periodic coordinates nothing is asked: spheres are those of the others, at random values of these.
+    """
     energy = explorer.energy
     low, high = explorer._box(explorer.scale)
     center, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
     n = LARGE_DIRECTIONS if energy.matrix_free else max(64, 16 * energy.dim)
     unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
+    if explorer.periodic is not None:
+        mask = torch.as_tensor(explorer.periodic.mask)
+        if bool(mask.all()):
+            return True
+        within, unit = torch.where(mask, unit, 0.0), torch.where(mask, 0.0, unit)
+        center, radius = center + within * explorer.scale, 0.5 * (high - low)[~mask].norm()
     unit = unit / unit.norm(dim=1, keepdim=True)
     before = torch.zeros(n, dtype=unit.dtype, device=unit.device)
     for factor in CONFINING_RADII:
@@ -331,7 +345,11 @@ def minimum_energy_paths(
         if UNKNOWN in (a, b):
             continue
         sides = (0, 1) if a <= b else (1, 0)
-        first, second = (explorer._tensor(explorer.descents[int(number), side]) for side in sides)
+        first, second = (explorer.descents[int(number), side] for side in sides)
+        if explorer.periodic is not None:  # the path begins at the state itself, not at a copy
+            shift = explorer.periodic.canonical(first[-1:]) - first[-1:]
+            first, second = first + shift, second + shift
+        first, second = explorer._tensor(first), explorer._tensor(second)
         halves[0].append(resample(first.flip(0)[None], n_left))
         halves[1].append(resample(second[None], options.n_images - n_left + 1))
         has_path.append(k)
@@ -346,4 +364,7 @@ def minimum_energy_paths(
     joined = join_halves(explorer.energy, torch.cat(halves[0]), torch.cat(halves[1]), options)
     found = explorer.catalogue.points()
     converged = np.full(len(x_saddle), int(Status.CONVERGED))
-    return make_paths(joined, found.x[x_saddle], found.energy[x_saddle], converged), np.array(has_path, int)
+    tops = found.x[x_saddle]
+    if explorer.periodic is not None:
+        tops = joined["images"][:, n_left - 1].cpu().numpy()
+    return make_paths(joined, tops, found.energy[x_saddle], converged), np.array(has_path, int)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from landscape.energy import Energy
+from landscape.energy import Energy, Periodic
+from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
 from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, Basins, FlowOptions, gradient_flow, length_scale, make_basins
@@ -74,6 +75,7 @@ class Explorer:
     ) -> None:
         self.energy, self.catalogue, self.generator, self.config = energy, catalogue, generator, config
         self.radius = minima.radius
+        self.periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
         self.ends: dict[int, tuple[int, int]] = {}
         self.side_status: dict[tuple[int, int], Status] = {}  # (saddle, side) -> how a side without a minimum ended
         self.descents: dict[tuple[int, int], np.ndarray] = {}  # (saddle, side) -> points from the saddle to its minimum
@@ -91,6 +93,9 @@ class Explorer:
     def scale(self) -> float:
         """Half the extent of the minima; of the search cube where there is a single one."""
         large, x = self.energy.matrix_free, self.catalogue.points().x[self.numbers(0)]
+        if self.periodic is not None:  # the whole of a period is of interest
+            free = length_scale(x[:, ~self.periodic.mask], 0.0) if (~self.periodic.mask).any() else 0.0
+            return max(free, 0.5 * float(self.periodic.lengths[self.periodic.mask].max()))
         return length_scale(x, 0.5 * self.radius * (self.energy.dim**0.5 if large else 1), radial=large)
 
     @property
@@ -113,7 +118,7 @@ class Explorer:
     def walk(self, x: torch.Tensor, index: int) -> np.ndarray:
         """Follow eigenvectors from x towards `index`; catalogue numbers of what was reached (-1: nothing)."""
         target = torch.full((len(x),), index, device=x.device)
-        region = self._box(2 * self.radius if self._single else self.scale)
+        region = self.region(2 * self.radius if self._single else self.scale)
         ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
         arrived = ended["status"] == Status.CONVERGED
         numbers = np.full(len(x), -1)
@@ -180,18 +185,33 @@ class Explorer:
         x = self._tensor(minima)
         m = len(x)
         first = (self._uniform(n) * m).long()
-        order = torch.cdist(x, x).argsort(1)
+        order = (torch.cdist(x, x) if self.periodic is None else distances(self.periodic, x, x)).argsort(1)
         # Neighbours by rank, near ones more often (the square), never the point itself where that can be helped.
         rank = 1 + (self._uniform(n, corners - 1).square() * (m - 1)).long().clamp_max(m - 2)
         others = order[first[:, None], rank]
         weights = -torch.log(self._uniform(n, corners).clamp_min(1e-12))
         weights = weights / weights.sum(1, keepdim=True)
-        return torch.einsum("nc,ncd->nd", weights, x[torch.cat([first[:, None], others], 1)])
+        chosen = x[torch.cat([first[:, None], others], 1)]
+        if self.periodic is not None:
+            chosen = x[first, None] + self.periodic.difference(chosen, x[first, None])
+        return torch.einsum("nc,ncd->nd", weights, chosen)
 
     def _box(self, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The box of all stationary points known, widened by `margin`."""
+        """The box of all stationary points known, widened by `margin`; one period of periodic coordinates."""
         x = self._tensor(self.catalogue.points().x)
-        return x.amin(0) - margin, x.amax(0) + margin
+        low, high = x.amin(0) - margin, x.amax(0) + margin
+        if self.periodic is not None:
+            mask, lengths = torch.as_tensor(self.periodic.mask), self._tensor(self.periodic.lengths)
+            low, high = torch.where(mask, 0.0, low), torch.where(mask, lengths, high)
+        return low, high
+
+    def region(self, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """That box, without bounds in periodic coordinates: what a walk must not leave."""
+        low, high = self._box(margin)
+        if self.periodic is not None:
+            mask = torch.as_tensor(self.periodic.mask)
+            low, high = torch.where(mask, -torch.inf, low), torch.where(mask, torch.inf, high)
+        return low, high
 
     def _box_starts(self, n: int) -> torch.Tensor:
         if self.energy.matrix_free:
@@ -223,7 +243,10 @@ class Explorer:
                 if reached[row] == UNKNOWN:
                     self.side_status[int(saddle), side] = Status(int(status[row]))
                     continue
-                points = [found.x[saddle][None], *traces[row], found.x[reached[row]][None]]
+                end = found.x[reached[row]][None]
+                if self.periodic is not None:
+                    end = self.periodic.nearest(end, traces[row][-1][-1:])
+                points = [found.x[saddle][None], *traces[row], end]
                 self.descents[int(saddle), side] = thinned(np.concatenate(points))
 
     def _sides(self, saddles: np.ndarray) -> np.ndarray:

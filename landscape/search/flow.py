@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from landscape.energy import Energy
+from landscape.energy import Energy, Periodic
+from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.lbfgs import LBFGS, relax
@@ -51,6 +52,7 @@ class Basins:
     x: torch.Tensor
     radius: torch.Tensor
     scale: float
+    symmetry: Periodic | None = None
 
     @property
     def center(self) -> torch.Tensor:
@@ -60,7 +62,11 @@ class Basins:
     @cached_property
     def reach(self) -> torch.Tensor:
         """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
-        return _separation(self.x, self.scale).clamp_max(2 * self.scale) / 2
+        return _separation(self.x, self.scale, self.symmetry).clamp_max(2 * self.scale) / 2
+
+    def distances(self, points: torch.Tensor) -> torch.Tensor:
+        """From points (m, d) to each minimum, (m, n)."""
+        return distances(self.symmetry, points, self.x)
 
     def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Label of the ball that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
@@ -68,18 +74,25 @@ class Basins:
         That scale is half the distance between the nearest minimum and its neighbour, or the distance to the nearest
         minimum if that is larger; wells that are close together in a wide landscape need shorter steps.
         """
-        distance = torch.cdist(points, self.x, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = self.distances(points)
         inside = distance < self.radius
         number = torch.where(inside.any(1), inside.to(torch.int8).argmax(1), -1)
         closest, which = distance.min(1)
         return number, torch.maximum(closest, self.reach[which]).clamp_max(self.scale)
 
 
-def _separation(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """Distance from each point (n, d) to the nearest other one, (n,); twice the scale for a single point."""
+def _separation(x: torch.Tensor, scale: float, symmetry: Periodic | None = None) -> torch.Tensor:
+    """Distance from each point (n, d) to the nearest other one, (n,); twice the scale for a single point.
+
+    No more than the shortest period, where there is one: a point's own copy is no nearer.
+    """
     if len(x) == 1:
-        return x.new_full((1,), 2 * scale)
-    return torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
+        apart = x.new_full((1,), 2 * scale)
+    elif symmetry is None:
+        apart = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
+    else:
+        apart = distances(symmetry, x, x).fill_diagonal_(torch.inf).amin(1)
+    return apart if symmetry is None else apart.clamp_max(float(symmetry.lengths.min()))
 
 
 def length_scale(x: np.ndarray, fallback: float = 1.0, radial: bool = False) -> float:
@@ -110,7 +123,8 @@ def make_basins(
     x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
     n, d = x.shape
     scale = length_scale(minima, radial=energy.matrix_free) if scale is None else scale
-    separation = _separation(x, scale)
+    periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
+    separation = _separation(x, scale, periodic)
     tested = torch.zeros_like(separation)
     n_known = 0 if known is None else len(known.radius)
     if known is not None:
@@ -130,7 +144,7 @@ def make_basins(
         passed = ((gradient * unit).sum(-1) > 0).all(1)
         growing, radius = growing[passed], radius[passed]
         tested[growing] = radius
-    return Basins(x, 0.5 * torch.minimum(tested, 0.5 * separation), scale)
+    return Basins(x, 0.5 * torch.minimum(tested, 0.5 * separation), scale, periodic)
 
 
 def _towards_others(x: torch.Tensor, most: int) -> torch.Tensor:
@@ -233,6 +247,6 @@ def _assign(energy: Energy, x: torch.Tensor, basins: Basins, options: FlowOption
         local = basins.nearest(ended["x"][rest])[1]
         precise = LBFGS(step_tolerance=1e-8)  # not polished afterwards
         relaxed = relax(energy, ended["x"][rest], AFTER_FLOW * local, precise, center=ended["x"][rest])
-        distance, nearest = torch.cdist(relaxed["x"], basins.x).min(1)
+        distance, nearest = basins.distances(relaxed["x"]).min(1)
         label[rest] = torch.where(distance < 1e-3 * basins.reach[nearest], nearest, -1)
     return label

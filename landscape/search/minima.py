@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from landscape.energy import Energy, ParticleSymmetry, as_energy
+from landscape.energy import Energy, ParticleSymmetry, Periodic, as_energy
 from landscape.errors import EnergyError, UsageError
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
@@ -130,6 +130,9 @@ class _MultiStart:
         self.catalogue, self.progress = catalogue, progress
         self.center = torch.zeros(energy.dim, dtype=energy.dtype, device=energy.device)
         self.radius = 1.0
+        self.periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
+        periodic = torch.zeros(energy.dim, dtype=torch.bool, device=energy.device)
+        self.free = ~periodic if self.periodic is None else ~torch.as_tensor(self.periodic.mask).to(periodic)
         self.converged = True
         self.status = np.zeros(0, int)
         self.number = np.zeros(0, int)  # catalogue number that each start reached, -1 for none
@@ -142,16 +145,19 @@ class _MultiStart:
     def find_scale(self) -> None:
         """Double the cube until every minimum lies in its inner half and the outer shell yields nothing new."""
         self._coarse_descent()
+        if not bool(self.free.any()):
+            return
         n = max(64, self.config.n_starts // 8)
         doublings = repeats = 0
         while doublings <= MAX_DOUBLINGS:
             known = len(self._minima())
             x = draw_finite(self.energy, self._cube(), n, self.generator)
-            shell = ((x - self.center).abs().amax(1) > 0.5 * self.radius).cpu().numpy()
+            shell = ((x - self.center)[:, self.free].abs().amax(1) > 0.5 * self.radius).cpu().numpy()
             reached = self._descend(x)
             minima = self._minima()
             self.progress(f"minima: cube half-width {self.radius:.3g}, {len(minima)} minima")
-            inside = bool((np.abs(minima.x - self.center.cpu().numpy()) <= 0.5 * self.radius).all())
+            gap = np.abs(minima.x - self.center.cpu().numpy())[:, self.free.cpu().numpy()]
+            inside = bool((gap <= 0.5 * self.radius).all())
             fresh = bool(np.isin(reached[shell], self._minimum_numbers()[known:]).any())
             inside = inside and len(minima) > 0
             if inside and doublings > 0 and (not fresh or repeats == MAX_REPEATS):
@@ -165,7 +171,7 @@ class _MultiStart:
             return  # the main round says why there is none
         raise EnergyError(
             f"the minima of an energy lie in a bounded region, but {self.energy.source} has ever more of them up to "
-            f"half-width {self.radius:g} (a periodic energy?); give --box, or starts of your own"
+            f"half-width {self.radius:g} (a periodic energy? declare its periods); give --box, or starts of your own"
         )
 
     def main_round(self) -> None:
@@ -313,7 +319,10 @@ class _MultiStart:
             if near:
                 break
         ends = torch.as_tensor(minima.x).to(x) if len(minima) else ended["x"][usable]
-        spread = float((ends - self.center).abs().max())
+        if not bool(self.free.any()):
+            self.radius = 0.5 * float(self.periodic.lengths.max()) if self.periodic is not None else self.radius
+            return
+        spread = float((ends - self.center)[:, self.free].abs().max())
         self.radius = 2 * spread if spread > 1e-4 * (1 + float(self.center.abs().max())) else 1.0
 
     def _pilot_starts(self, center: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -332,8 +341,10 @@ class _MultiStart:
         return x[finite], scale.to(x).clamp_min(1.0)[finite]
 
     def _cube(self) -> Box:
-        center = self.center.cpu().numpy()
-        return Box(tuple(center - self.radius), tuple(center + self.radius))
+        center, reach = self.center.cpu().numpy(), np.full(self.energy.dim, self.radius)
+        if self.periodic is not None:  # one period is all there is
+            reach = np.where(self.periodic.mask, 0.5 * self.periodic.lengths, reach)
+        return Box(tuple(center - reach), tuple(center + reach))
 
     def _box_of_minima(self) -> Box:
         x = self._minima().x

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from landscape.energy import Energy, as_energy
+from landscape.energy.symmetry import nearest_copies
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
@@ -277,7 +278,7 @@ def end_points(energy: Energy, start: np.ndarray, end: np.ndarray, what: str) ->
         raise UsageError(
             f"{what} joins two different points, but the ends of pair {int((a == b).all(1).nonzero()[0])} are equal"
         )
-    return a, b
+    return a, nearest_copies(energy.symmetry, b, a)
 
 
 def _through(
