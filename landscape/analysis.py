@@ -95,8 +95,7 @@ def analyze(
     A search that did not converge says so in `diagnostics`.
     """
     energy = as_energy(energy, dim=dim)
-    given = config or AnalysisConfig()
-    config = given.suited_to(energy)
+    config = (config or AnalysisConfig()).suited_to(energy)
     report = progress or (lambda text: None)
     if energy.zero_modes:
         raise UnsupportedError(
@@ -142,7 +141,7 @@ def analyze(
         ),
         sampled=sampled,
         exact=_exact(exact),
-        diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier, _left_out(given, config) if large else []),
+        diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier, _left_out(config) if large else []),
         other_points=_other_points(found),
         origins=dict(origins or {}),
         config=config.to_record(),
@@ -204,6 +203,11 @@ def check(
     energy : the one that was analysed. The time step is that of the options, else the one on record for the energy, if
     there is any.
     """
+    if analysis.large is not None:
+        raise UnsupportedError(
+            f"checks need whole Hessians, which are not formed in dimension {analysis.dim}; rates stand with the "
+            "errors of their determinants"
+        )
     options = options or CheckOptions()
     if options.time_step is None:
         options = dataclasses.replace(options, time_step=analysis.energy.get("time_step"))
@@ -223,9 +227,9 @@ def _hessians(energy: Energy, found: SaddleResult) -> np.ndarray:
     return np.asarray(energy.hessian(found.minima.x)) if energy.matrix_free else found.minima.hessian
 
 
-def _left_out(given: AnalysisConfig, config: AnalysisConfig) -> list[str]:
-    """What `AnalysisConfig.suited_to` left out."""
-    if (given.weights is None or config.weights is not None) and (given.exact is None or config.exact is not None):
+def _left_out(config: AnalysisConfig) -> list[str]:
+    """What `AnalysisConfig.suited_to` leaves out."""
+    if config.weights is not None or config.exact is not None:
         return []
     return [
         "no sampled and no exact weights in so many dimensions: draws from harmonic wells are worth next to nothing "

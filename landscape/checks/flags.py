@@ -52,8 +52,8 @@ def reduced_time_step(time_step: float, dynamics: Dynamics, eigenvalues: np.ndar
     (largest |eigenvalue| over the smallest mass)^(1/2) and the largest collision rate. Bounds where gamma or mass
     differ between coordinates.
     """
-    values = np.abs(np.asarray(eigenvalues, dtype=float))
-    top, d = values.max(axis=1, initial=0.0), values.shape[1]
+    top = np.abs(np.asarray(eigenvalues, dtype=float)).max(axis=1, initial=0.0)
+    d = max(np.size(dynamics.gamma), np.size(getattr(dynamics, "mass", 1.0)))  # as many coordinates as they tell apart
     mass, collisions = dynamics.mass_vector(d), dynamics.collision_rate(d)
     if mass is None or collisions is None:
         return np.asarray(time_step * top / dynamics.gamma_vector(d).min())

@@ -78,6 +78,7 @@ def _begun(call: _Call, folder: Path) -> int:
         raise UsageError("name an energy to analyse (see landscape analyze --help)")
     config = search_config(arguments)
     energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
+    config = config.suited_to(energy)
     dynamics, origins = from_metadata(energy.metadata, energy.dim, **parameters(arguments))
     check_starts(config, energy.dim)
     options = Options(config, dynamics, origins, arguments.time_step)

@@ -101,8 +101,9 @@ def export(arguments: argparse.Namespace) -> int:
         saved = Analysis.load(arguments.folder)
         if to_pathsample:
             states, saddles = saved.states, saved.saddles
+            log_dets = None if saved.large is None else tuple(found.values for found in saved.large.determinants)
             export_pathsample(
-                target, states.energy, states.eigenvalues, saddles.energy, saddles.eigenvalues, saddles.joins
+                target, states.energy, states.eigenvalues, saddles.energy, saddles.eigenvalues, saddles.joins, log_dets
             )
         else:
             export_network(saved.network, arguments.format, target, arguments.lag_time)

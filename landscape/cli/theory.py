@@ -39,6 +39,8 @@ def run_theory(arguments: argparse.Namespace) -> int:
         raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
     generator = torch.Generator().manual_seed(seed)
     saved = Analysis.load(arguments.folder)
+    if saved.large is not None:
+        raise UsageError(f"the theory asks for whole spectra, which are not known in dimension {saved.dim}")
     states, beta = saved.states, saved.dynamics.beta
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         energy = energy_of(saved, Path(arguments.folder), arguments.energy, arguments.trust)

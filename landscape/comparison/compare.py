@@ -140,7 +140,10 @@ def compare_analyses(a: Analysis, b: Analysis, match: str = "position", max_dist
 
 
 def _stiffness(analysis: Analysis) -> Array:
-    """beta H (n, d, d); where Hessians were not kept, the isotropic matrix with their mean eigenvalue."""
+    """beta H (n, d, d); where Hessians were not kept, the isotropic matrix with their mean eigenvalue; where d is too
+    large for matrices, beta times the geometric mean of the eigenvalues (n,)."""
+    if analysis.large is not None:
+        return np.asarray(analysis.dynamics.beta * np.exp(analysis.large.determinants[0].values / analysis.dim))
     states = analysis.states
     hessians = states.hessian
     if hessians is None:

@@ -19,7 +19,8 @@ LARGEST_EXHAUSTIVE = 8  # states of the larger landscape up to which all assignm
 def match_positions(x_a: Array, x_b: Array, stiffness_a: Array, stiffness_b: Array, furthest: float) -> Array:
     """The assignment with the least sum of squared distances, in units of the wells' thermal widths.
 
-    x_a (n_a, d), x_b (n_b, d): minima. stiffness (n, d, d): beta times the Hessian; the squared distance of i and j is
+    x_a (n_a, d), x_b (n_b, d): minima. stiffness (n, d, d): beta times the Hessian, or (n,)
+    numbers that stand for multiples of the unit matrix; the squared distance of i and j is
     (x_i - x_j)' S (x_i - x_j) with S the mean of both. Pairs further apart than `furthest` are no pairs, and count as
     much as one at that distance, so that a close pair is not given up to make a far one possible.
     """
@@ -34,9 +35,15 @@ def squared_distances(x_a: Array, x_b: Array, stiffness_a: Array, stiffness_b: A
     result = np.zeros((len(x_a), len(x_b)))
     for i, x in enumerate(x_a):
         step = x_b - x
-        result[i] = np.einsum("jk,kl,jl->j", step, stiffness_a[i], step)
-        result[i] += np.einsum("jk,jkl,jl->j", step, stiffness_b, step)
+        result[i] = _squares(step, stiffness_a[i : i + 1]) + _squares(step, stiffness_b)
     return result / 2
+
+
+def _squares(step: Array, stiffness: Array) -> Array:
+    """s.Ss of the rows of step (m, d) with S (m, d, d) or (1, d, d), or numbers (m,) or (1,) times the unit matrix."""
+    if stiffness.ndim == 1:
+        return np.asarray(stiffness * np.square(step).sum(axis=1))
+    return np.einsum("jk,jkl,jl->j", step, np.broadcast_to(stiffness, (len(step), *stiffness.shape[1:])), step)
 
 
 def match_weights(log_weights_a: Array, log_weights_b: Array) -> Array:

@@ -38,11 +38,13 @@ def export_pathsample(
     saddle_energies: Array,
     saddle_eigenvalues: Array,
     joins: Array,
+    log_dets: tuple[Array, ...] | None = None,
 ) -> list[Path]:
     """Write min.data and ts.data into `folder`, which is made if it is missing; returns the two paths.
 
     energies (n,), eigenvalues (n, d) of minima. saddle_energies (m,), saddle_eigenvalues (m, d), joins (m, 2) int from
     0: saddles with an unknown side (-1) are left out, since the format cannot hold them. All numbers have 17 digits.
+    log_dets : log |det| of minima (n,) and saddles (m,), where the eigenvalues are not all of them.
     UsageError: a minimum with an eigenvalue that is not positive, a saddle without exactly one negative eigenvalue, a
     folder that cannot be written.
     """
@@ -53,14 +55,16 @@ def export_pathsample(
     bad = np.flatnonzero(np.count_nonzero(tops < 0, axis=-1) != 1)
     if len(bad):
         raise UsageError(f"saddle {bad[0]} has not exactly one negative Hessian eigenvalue: leave it out")
+    low_products, top_products = np.log(lows).sum(axis=1), np.log(np.where(tops > 0, tops, 1.0)).sum(axis=-1)
+    if log_dets is not None:
+        low_products, top_products = log_dets[0], log_dets[1] - np.log(np.abs(np.where(tops < 0, tops, 1.0))).sum(-1)
     minima = [
         f"{energy:.17g} {log_product:.17g} {_ORDER} {_MOMENTS}\n"
-        for energy, log_product in zip(energies, np.log(lows).sum(axis=1), strict=True)
+        for energy, log_product in zip(energies, low_products, strict=True)
     ]
     saddles = []
-    for energy, values, (i, j) in zip(saddle_energies, tops, np.asarray(joins).tolist(), strict=True):
+    for energy, log_product, (i, j) in zip(saddle_energies, top_products, np.asarray(joins).tolist(), strict=True):
         if i >= 0 and j >= 0:
-            log_product = np.log(values[values > 0]).sum()
             saddles.append(f"{energy:.17g} {log_product:.17g} {_ORDER} {i + 1} {j + 1} {_MOMENTS}\n")
     paths = pathsample_paths(folder)
     try:
