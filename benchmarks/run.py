@@ -1,12 +1,12 @@
-"""Speed against named competitors, measured in one run on one thread each.
+"""Speed against named competitors: the same energy, one right after the other, one thread each.
 
-    python benchmarks/run.py [--starts 1000] [--json FILE]
+    python benchmarks/run.py [--only SECTION ...] [--quick] [--environments DIR] [--json FILE]
 
-Minima: 1,000 starts to converged, merged minima on a residual MLP like the published ones, by this package and by a
-loop of scipy.optimize.minimize(method="L-BFGS-B", jac=True), on the same energy from the same starts, one right after
-the other.
-Analysis: wall time of `landscape analyze`, imports included, on the published d = 10 models where they are
-found (environment variable LANDSCAPE_PAPER_MODELS, default ../shared/paper_models).
+Sections: minima (multi-start), landscapes (minima, saddles and connections), paths (a saddle between two minima),
+clusters (Lennard-Jones), growth (with starts, dimension and number of minima), overhead (distance from the raw batched
+gradient), analyses (the command line on published models). Competitors run as subprocesses in environments of their own
+(made on first use with pip under --environments; "not measured" with the reason where that fails). What each of them
+found is polished, classified and merged by the same code before it is counted.
 """
 
 from __future__ import annotations
@@ -27,117 +27,169 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy
 import torch
-from scipy.optimize import minimize
+from environments import CACHE, ROOT, Environments
+from problems import Problem, problem
+from verify import near_pairs, verified
 
-from landscape.energy import Energy
-from landscape.energy.architectures import ResidualMLP
-from landscape.search import MinimaSearch, Points, find_minima
-
-ROOT = Path(__file__).resolve().parent.parent
 PAPER_MODELS = Path(os.environ.get("LANDSCAPE_PAPER_MODELS", ROOT.parent / "shared" / "paper_models"))
+LIMIT = 1800.0  # seconds after which a competitor is stopped
+MULTI_START = ("ours", "scipy_lbfgsb", "scipy_hopping", "torch_adam", "pele_search", "topsearch_search")
+Row = dict[str, Any]
 
 
-def published_like(dim: int, seed: int) -> Energy:
-    """A residual MLP of the published size whose random weights are scaled up until it has several wells."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        network = ResidualMLP(dim).double()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim == 2:
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.copy_(noise * 1.6 / parameter.shape[1] ** 0.5)
-            elif parameter.ndim == 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-            elif name == "_quadratic_term":
-                parameter.fill_(0.5)
-    return Energy(network.requires_grad_(False), dim)
+class Runner:
+    """Runs one request after the other and prints a line for each."""
+
+    def __init__(self, environments: Environments, quick: bool) -> None:
+        self.environments, self.quick = environments, quick
+        self.rows: list[Row] = []
+
+    def run(self, section: str, competitor: str, request: dict[str, Any]) -> Row:
+        """One row of the table: what was found, what was right of it, rates and cost."""
+        row: Row = {"section": section, "competitor": competitor}
+        row |= {name: value for name, value in request.items() if not isinstance(value, list)}
+        row["load"] = os.getloadavg()[0]
+        answer = self.environments.ask(competitor, request, LIMIT)
+        if "not_measured" in answer:
+            row |= answer
+        else:
+            true = verified(problem(request["energy"]), answer["minima"], answer["saddles"])
+            row |= {name: value for name, value in answer.items() if name not in ("minima", "saddles")}
+            row |= {
+                "minima": len(true.minima), "saddles": len(true.saddles), "wrong": true.wrong,
+                "minima_per_s": len(true.minima) / answer["cpu_s"],
+                "saddles_per_s": len(true.saddles) / answer["cpu_s"],
+            }  # fmt: skip
+        self.rows.append(row)
+        print(line(row), flush=True)
+        return row
+
+    def minima(self) -> None:
+        starts = 100 if self.quick else 1000
+        for energy in ("triple-well", "rough-2", "rough-4", "mlp-3", "mlp-10"):
+            for competitor in MULTI_START:
+                self.run("minima", competitor, {"energy": energy, "task": "minima", "starts": starts, "seed": 0})
+
+    def landscapes(self) -> None:
+        scale = 5 if self.quick else 1
+        for energy in ("triple-well", "rough-2", "rough-4"):
+            hops, connects = (50, 20) if energy == "triple-well" else (1000 // scale, 200 // scale)
+            request = {"energy": energy, "task": "landscape", "seed": 0}
+            self.run("landscapes", "ours", request)
+            self.run("landscapes", "pele_search", request | {"hops": hops, "connects": connects})
+            self.run("landscapes", "topsearch_search", request | {"hops": hops})
+            minima = found_minima(problem(energy)).tolist()
+            dimers = {"energy": energy, "task": "dimers", "seed": 0, "searches": 300 // scale, "minima": minima}
+            self.run("landscapes", "ase_search", dimers)
+
+    def paths(self) -> None:
+        for energy in ("triple-well", "rough-2", "mlp-10"):
+            pairs = near_pairs(found_minima(problem(energy)), 3 if self.quick else 10).tolist()
+            for competitor in ("ours", "ase_search"):
+                self.run("paths", competitor, {"energy": energy, "task": "paths", "seed": 0, "pairs": pairs})
+
+    def clusters(self) -> None:
+        for energy, searches in (("lj-7", 400), ("lj-13", 4000)):
+            if self.quick:
+                searches //= 10
+            self.run("clusters", "ours", {"energy": energy, "task": "landscape", "seed": 0})
+            request = {"energy": energy, "task": "cluster", "seed": 0, "searches": searches}
+            self.run("clusters", "pele_search", request)
+
+    def growth(self) -> None:
+        for starts in (100, 1000) if self.quick else (100, 1000, 10_000, 100_000):
+            for competitor in ("ours", "scipy_lbfgsb"):
+                if competitor == "ours" or starts <= 1000:
+                    self.run("growth", competitor, {"energy": "rough-2", "task": "minima", "starts": starts, "seed": 0})
+        for dim in (2, 8) if self.quick else (2, 8, 32, 128):
+            for competitor in ("ours", "scipy_lbfgsb"):
+                self.run("growth", competitor, {"energy": f"mlp-{dim}", "task": "minima", "starts": 300, "seed": 0})
+        for dim in (3, 4) if self.quick else (3, 4, 6, 8, 10):
+            self.run("growth", "ours", {"energy": f"wells-{dim}", "task": "landscape", "seed": 0})
+
+    def overhead(self) -> None:
+        from overhead import overheads
+
+        for energy in ("rough-2", "mlp-3", "mlp-10"):
+            for row in overheads(problem(energy), 200 if self.quick else 1000, 1 if self.quick else 5):
+                self.rows.append({"section": "overhead", "competitor": "ours", "load": os.getloadavg()[0]} | row)
+                print(
+                    f"overhead    {energy:12s} {row['search']:14s} CPU {row['cpu_s']:8.3f} s, raw gradients "
+                    f"{row['raw_s']:8.3f} s, ratio {row['ratio']:.2f} ({row['mean_rows']:.0f} rows a call)", flush=True,
+                )  # fmt: skip
+
+    def analyses(self) -> None:
+        for path in sorted(PAPER_MODELS.glob("*/model_*.pth"))[: 1 if self.quick else None]:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "landscape.cli", "analyze", path, "--out", f"{folder}/out", "--json"]
+                begin = time.perf_counter()
+                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+                wall = time.perf_counter() - begin
+            name = f"{path.parent.name}/{path.stem}"
+            row: Row = {"section": "analyses", "competitor": "ours", "energy": name, "load": os.getloadavg()[0]}
+            if done.returncode not in (0, 3):
+                row["not_measured"] = (done.stderr.strip() or "failed").splitlines()[-1]
+            else:
+                document = json.loads(done.stdout)
+                row |= {"minima": len(document["states"]), "saddles": len(document["saddles"]), "wall_s": wall}
+            self.rows.append(row)
+            print(line(row), flush=True)
+        if not PAPER_MODELS.is_dir():
+            print("analyses: not measured (published models not found; set LANDSCAPE_PAPER_MODELS)")
 
 
-def scipy_loop(energy: Energy, starts: np.ndarray) -> tuple[float, int, int]:
-    """Seconds, evaluations and minima (merged to 1e-3; default tolerances) of scipy's L-BFGS-B, start by start."""
-
-    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = energy.value_and_gradient(x[None])
-        return float(value[0]), gradient[0]
-
-    begin = time.perf_counter()
-    found: list[np.ndarray] = []
-    evaluations = 0
-    for x0 in starts:
-        result = minimize(objective, x0, jac=True, method="L-BFGS-B")
-        evaluations += result.nfev
-        if not any(np.linalg.norm(result.x - other) < 1e-3 for other in found):
-            found.append(result.x)
-    return time.perf_counter() - begin, evaluations, len(found)
+SECTIONS = ("minima", "landscapes", "paths", "clusters", "growth", "overhead", "analyses")
 
 
-def batched(energy: Energy, starts: np.ndarray) -> tuple[float, int, int]:
-    """Seconds, gradient-equivalents and minima of `find_minima` from the same starts."""
-    energy.evaluations.__init__()  # type: ignore[misc]
-    begin = time.perf_counter()
-    result = find_minima(energy, MinimaSearch(starts=Points(starts)))
-    seconds = time.perf_counter() - begin
-    return seconds, energy.evaluations.gradient_equivalents(energy.dim), len(result.minima)
+def found_minima(of: Problem) -> np.ndarray:
+    """The minima that the competitors of a path search start from."""
+    from landscape.energy import Energy
+    from landscape.search import find_minima
+
+    return find_minima(Energy(of.function, of.dim)).minima.x
 
 
-def minima_rows(n_starts: int) -> list[dict[str, Any]]:
-    rows = []
-    for dim in (3, 10):
-        energy = published_like(dim, seed=dim)
-        starts = np.random.default_rng(0).uniform(-3, 3, (n_starts, dim))
-        batched(energy, starts[:50])  # first calls set torch up
-        ours, our_cost, our_minima = batched(energy, starts)
-        theirs, their_cost, their_minima = scipy_loop(energy, starts)
-        rows.append({
-            "task": "minima", "dim": dim, "starts": n_starts, "seconds": ours, "scipy_seconds": theirs,
-            "ratio": theirs / ours, "minima": our_minima, "scipy_minima": their_minima,
-            "gradient_equivalents": our_cost, "scipy_evaluations": their_cost,
-        })  # fmt: skip
-    return rows
+def line(row: Row) -> str:
+    """One row of the table as text."""
+    size = f"{row['starts']} starts" if "starts" in row else ""
+    head = f"{row['section']:11s} {row['energy']:12s} {size:13s} {row['competitor']:17s}"
+    if "not_measured" in row:
+        return f"{head} not measured: {row['not_measured']}"
+    if "cpu_s" not in row:
+        return f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  wall {row['wall_s']:8.2f} s"
+    cost = f"{row['gradient_equivalents']:>10,}" if row["gradient_equivalents"] >= 0 else f"{'compiled':>10}"
+    return (
+        f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  {cost} gradients  wall {row['wall_s']:8.2f} s  "
+        f"CPU {row['cpu_s']:8.2f} s  {row['minima_per_s']:8.1f} minima/s {row['saddles_per_s']:8.1f} saddles/s  "
+        f"{row['search_mb']:5.0f} MB  {row['note']}"
+    )
 
 
-def analysis_rows() -> list[dict[str, Any]]:
-    rows = []
-    for path in sorted(PAPER_MODELS.glob("*/model_*.pth")):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "landscape.cli", "analyze", str(path), "--out", f"{folder}/out", "--json"]
-            begin = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-            seconds = time.perf_counter() - begin
-        document = json.loads(done.stdout)
-        rows.append({
-            "task": "analyze", "model": f"{path.parent.name}/{path.stem}", "dim": document["energy"]["dim"],
-            "seconds": seconds, "states": len(document["states"]), "saddles": len(document["saddles"]),
-        })  # fmt: skip
-    return rows
+def machine() -> dict[str, Any]:
+    names = [
+        text.split(":")[1].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text
+    ]
+    return {
+        "processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg(),
+        "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+        "scipy": scipy.__version__, "threads": 1, "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--starts", type=int, default=1000)
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that everything runs")
+    parser.add_argument("--environments", type=Path, default=CACHE, metavar="DIR", help=f"default {CACHE}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE, as they come in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = minima_rows(arguments.starts)
-    for row in rows:
-        print(
-            f"minima, d = {row['dim']}, {row['starts']} starts: {row['seconds']:.2f} s, {row['minima']} minima; "
-            f"scipy L-BFGS-B {row['scipy_seconds']:.1f} s, {row['scipy_minima']}; {row['ratio']:.0f} times faster"
-        )
-    models = analysis_rows()
-    for row in models:
-        what = f"landscape analyze {row['model']} (d = {row['dim']})"
-        print(f"{what}: {row['seconds']:.1f} s, {row['states']} states, {row['saddles']} saddles")
-    if not models:
-        print("landscape analyze on published models: not measured (models not found)")
-    if arguments.json:
-        machine = {
-            "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__, "threads": 1,
-        }  # fmt: skip
-        Path(arguments.json).write_text(json.dumps({"machine": machine, "rows": rows + models}, indent=1) + "\n")
+    runner = Runner(Environments(arguments.environments, {}), arguments.quick)
+    about = machine()
+    for section in arguments.only:
+        getattr(runner, section)()
+        if arguments.json:
+            arguments.json.write_text(json.dumps({"machine": about, "rows": runner.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Competitors: each module answers a request in a process, and mostly an environment, of its own."""

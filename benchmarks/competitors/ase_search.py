@@ -1,0 +1,76 @@
+"""ASE: nudged elastic bands with a climbing image between given pairs; dimers from displaced minima."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.mep import NEB, DimerControl, MinModeAtoms, MinModeTranslate
+from ase.optimize import FIRE
+
+from competitors.harness import Counted, Found, Request, distinct, serve
+
+IMAGES, FORCE, STEPS = 15, 0.01, 500  # inner and end images of a band, largest force at its end, steps
+
+
+class TorchCalculator(Calculator):
+    """The first d coordinates of the atoms are x; the others feel nothing."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        positions = self.atoms.get_positions()
+        value, gradient = self.counted.value_and_gradient(positions.ravel()[: self.counted.problem.dim])
+        forces = np.zeros(positions.size)
+        forces[: len(gradient)] = -gradient
+        self.results = {"energy": value, "forces": forces.reshape(positions.shape)}
+
+
+def atoms_at(x: np.ndarray, counted: Counted) -> Atoms:
+    positions = np.zeros(-(-len(x) // 3) * 3)
+    positions[: len(x)] = x
+    atoms = Atoms(f"H{len(positions) // 3}", positions=positions.reshape(-1, 3))
+    atoms.calc = TorchCalculator(counted)
+    return atoms
+
+
+def paths(counted: Counted, request: Request) -> Found:
+    tops = []
+    for first, second in np.array(request["pairs"]):
+        images = [atoms_at(first, counted) for _ in range(IMAGES - 1)] + [atoms_at(second, counted)]
+        band = NEB(images, climb=True, allow_shared_calculator=False)
+        band.interpolate()
+        FIRE(band, logfile=None).run(fmax=FORCE, steps=STEPS)
+        top = max(images[1:-1], key=lambda image: image.get_potential_energy())
+        tops.append(top.get_positions().ravel()[: counted.problem.dim])
+    return Found([], tops)
+
+
+def dimers(counted: Counted, request: Request) -> Found:
+    """`searches` dimers in all, from the given minima in turn, displaced at random."""
+    rng, ends = np.random.default_rng(request["seed"]), []
+    minima = np.array(request["minima"])
+    mask = np.zeros(-(-counted.problem.dim // 3) * 3, bool)
+    mask[: counted.problem.dim] = True
+    for search in range(request["searches"]):
+        atoms = atoms_at(minima[search % len(minima)], counted)
+        control = DimerControl(
+            initial_eigenmode_method="displacement", displacement_method="vector", logfile=None,
+            mask=mask.reshape(-1, 3).all(1).tolist(),
+        )  # fmt: skip
+        moved = MinModeAtoms(atoms, control)
+        move = np.zeros(mask.size)
+        move[mask] = 0.3 * rng.normal(size=counted.problem.dim)
+        moved.displace(displacement_vector=move.reshape(-1, 3))
+        MinModeTranslate(moved, logfile=None).run(fmax=FORCE, steps=STEPS)
+        ends.append(moved.get_positions().ravel()[: counted.problem.dim])
+    return Found([], distinct(ends, counted), f"{request['searches']} dimers")
+
+
+if __name__ == "__main__":
+    serve({"paths": paths, "dimers": dimers})

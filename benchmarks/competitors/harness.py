@@ -1,0 +1,114 @@
+"""What every competitor shares: an energy that counts, a clock, and one JSON document as the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from problems import Problem, problem
+
+MERGE = 1e-3  # points closer than this part of the box are one, where a competitor does not say which are
+
+
+@dataclass
+class Counted:
+    """The energy of a problem for numpy arrays, one point (d,) or many (n, d), with the points asked so far."""
+
+    problem: Problem
+    values: int = 0
+    gradients: int = 0
+
+    def value(self, x: np.ndarray) -> Any:
+        points = torch.from_numpy(np.array(x, float, ndmin=2))
+        self.values += len(points)
+        with torch.no_grad():
+            value = self.problem.function(points).numpy()
+        return float(value[0]) if np.ndim(x) == 1 else value
+
+    def value_and_gradient(self, x: np.ndarray) -> tuple[Any, np.ndarray]:
+        points = torch.from_numpy(np.array(x, float, ndmin=2)).requires_grad_(True)
+        self.gradients += len(points)
+        value = self.problem.function(points)
+        (gradient,) = torch.autograd.grad(value.sum(), points)
+        if np.ndim(x) == 1:
+            return float(value.detach()[0]), gradient.numpy()[0]
+        return value.detach().numpy(), gradient.numpy()
+
+
+@dataclass
+class Found:
+    """Points that a search calls minima and saddles, as it leaves them. note : what the numbers need to be read right.
+
+    gradient_equivalents : where the search does not go through `Counted`.
+    """
+
+    minima: list[np.ndarray] = field(default_factory=list)
+    saddles: list[np.ndarray] = field(default_factory=list)
+    note: str = ""
+    gradient_equivalents: int | None = None
+
+
+Request = dict[str, Any]
+Search = Callable[[Counted, Request], Found]
+
+
+def distinct(points: list[np.ndarray] | np.ndarray, counted: Counted) -> list[np.ndarray]:
+    """The points that are no copies of earlier ones."""
+    radius = MERGE * (counted.problem.high[0] - counted.problem.low[0])
+    kept = np.zeros((0, counted.problem.dim))
+    for point in points:
+        if not len(kept) or np.linalg.norm(kept - point, axis=1).min() > radius:
+            kept = np.vstack([kept, point])
+    return list(kept)
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def serve(searches: dict[str, Search]) -> None:
+    """Answer the request in the first argument: what the search found, what it cost, how long it took."""
+    request: Request = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    np.random.seed(request["seed"])
+    counted = Counted(problem(request["energy"]))
+    for n in (1, 50):  # the first calls set torch up
+        counted.value_and_gradient(counted.problem.starts(n, 0))
+    counted.values = counted.gradients = 0
+    search, before = searches[request["task"]], peak_megabytes()
+    with _stdout_to_stderr():
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = search(counted, request)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    cost = counted.values + counted.gradients if found.gradient_equivalents is None else found.gradient_equivalents
+    print(json.dumps({
+        "minima": np.reshape(found.minima, (-1, counted.problem.dim)).tolist(),
+        "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "note": found.note,
+        "wall_s": wall, "cpu_s": cpu, "gradient_equivalents": cost, "peak_mb": peak_megabytes(),
+        "search_mb": peak_megabytes() - before,
+    }))  # fmt: skip
+
+
+@contextmanager
+def _stdout_to_stderr() -> Any:
+    """Competitors print, some of them from C."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,47 @@
+"""This package."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from competitors.harness import Counted, Found, Request, serve
+from landscape.energy import Energy
+from landscape.search import MinimaSearch, Points, find_minima, find_saddles, string_method
+
+
+def energy_of(counted: Counted) -> Energy:
+    name = counted.problem.name
+    if name.startswith("lj-"):
+        from landscape.energy import load_energy
+
+        return load_energy(f"potential:lennard-jones:n={name.split('-')[1]}")
+    return Energy(counted.problem.function, counted.problem.dim)
+
+
+def minima(counted: Counted, request: Request) -> Found:
+    energy = energy_of(counted)
+    starts = Points(counted.problem.starts(request["starts"], request["seed"]))
+    found = find_minima(energy, MinimaSearch(starts=starts))
+    return Found(list(found.minima.x), [], "", energy.evaluations.gradient_equivalents(energy.dim))
+
+
+def landscape(counted: Counted, request: Request) -> Found:
+    energy = energy_of(counted)
+    found = find_saddles(energy, generator=torch.Generator().manual_seed(request["seed"]))
+    note = f"complete: {'yes' if found.complete else 'no'}, Morse sum {found.morse_sum}, {found.rounds} rounds"
+    cost = energy.evaluations.gradient_equivalents(energy.dim)
+    return Found(list(found.minima.x), list(found.saddles.x), note, cost)
+
+
+def paths(counted: Counted, request: Request) -> Found:
+    energy = energy_of(counted)
+    pairs = np.array(request["pairs"])
+    found = string_method(energy, pairs[:, 0], pairs[:, 1])
+    saddles = found.saddle[np.isfinite(found.saddle_energy)]
+    note = f"{len(saddles)} of {len(pairs)} tops are saddles"
+    return Found([], list(saddles), note, energy.evaluations.gradient_equivalents(energy.dim))
+
+
+if __name__ == "__main__":
+    serve({"minima": minima, "landscape": landscape, "paths": paths})

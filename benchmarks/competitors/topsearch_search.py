@@ -1,0 +1,61 @@
+"""TopSearch: basin hopping, then nudged elastic bands and hybrid eigenvector following between near minima."""
+
+from __future__ import annotations
+
+import numpy as np
+from topsearch.data.coordinates import StandardCoordinates
+from topsearch.data.kinetic_transition_network import KineticTransitionNetwork
+from topsearch.global_optimisation.basin_hopping import BasinHopping
+from topsearch.global_optimisation.perturbations import StandardPerturbation
+from topsearch.minimisation import lbfgs
+from topsearch.potentials.potential import Potential
+from topsearch.sampling.exploration import NetworkSampling
+from topsearch.similarity.similarity import StandardSimilarity
+from topsearch.transition_states.hybrid_eigenvector_following import HybridEigenvectorFollowing
+from topsearch.transition_states.nudged_elastic_band import NudgedElasticBand
+
+from competitors.harness import Counted, Found, Request, distinct, serve
+
+
+class TorchPotential(Potential):
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def function(self, position: np.ndarray) -> float:
+        return self.counted.value(position)
+
+    def gradient(self, position: np.ndarray, displacement: float = 1e-6) -> np.ndarray:
+        return self.counted.value_and_gradient(position)[1]
+
+    def function_gradient(self, position: np.ndarray) -> tuple[float, np.ndarray]:
+        return self.counted.value_and_gradient(position)
+
+
+def minima(counted: Counted, request: Request) -> Found:
+    potential, bounds = TorchPotential(counted), list(zip(counted.problem.low, counted.problem.high, strict=True))
+    starts = counted.problem.starts(request["starts"], request["seed"])
+    ends = [lbfgs.minimise(potential.function_gradient, x, bounds)[0] for x in starts]
+    return Found(distinct(ends, counted))
+
+
+def landscape(counted: Counted, request: Request) -> Found:
+    """`hops` of basin hopping; every minimum is joined to its 8 nearest, then what is unconnected."""
+    problem, potential = counted.problem, TorchPotential(counted)
+    coordinates = StandardCoordinates(problem.dim, list(zip(problem.low, problem.high, strict=True)))
+    similarity = StandardSimilarity(distance_criterion=1e-3, energy_criterion=1e-4)
+    network = KineticTransitionNetwork()
+    hopping = BasinHopping(network, potential, similarity, StandardPerturbation(2 * problem.step))
+    following = HybridEigenvectorFollowing(potential, ts_conv_crit=1e-5, ts_steps=75, pushoff=0.1)
+    band = NudgedElasticBand(potential, force_constant=50.0, image_density=10.0, max_images=20, neb_conv_crit=1e-2)
+    sampling = NetworkSampling(network, coordinates, hopping, following, band, similarity)
+    sampling.get_minima(coordinates, request["hops"], 1e-5, 10.0, test_valid=True)
+    sampling.get_transition_states("ClosestEnumeration", 8)
+    sampling.get_transition_states("ConnectUnconnected", 8)
+    found = [network.get_minimum_coords(k) for k in range(network.n_minima)]
+    saddles = [network.get_ts_coords(a, b) for a, b in network.G.edges()]
+    return Found(found, saddles, f"{request['hops']} hops, 8 neighbours")
+
+
+if __name__ == "__main__":
+    serve({"minima": minima, "landscape": landscape})
