@@ -59,8 +59,8 @@ class LogDeterminantOptions:
 class LogDeterminants:
     """log |det H| of n points as m common random directions saw it.
 
-    samples (n, m) : their mean over m is the estimate. nan where the Hessian is not definite outside its known modes.
-    bracket (n,) : half the width of the interval that holds the quadratures for certain.
+    samples (n, m) : their mean over m is the estimate. bracket (n,) : half the width of the interval that holds the
+    quadratures for certain; infinite where the Hessian has negative modes besides the known ones.
     """
 
     samples: np.ndarray
@@ -143,9 +143,9 @@ def _together(estimate: tuple[np.ndarray, ...], spectrum: _Known) -> LogDetermin
 
 
 def _worst(found: LogDeterminants, pairs: np.ndarray) -> float:
-    """The largest standard error of half a difference; infinite where one is unknown."""
+    """The largest standard error of half a difference, of those that further directions can lower."""
     errors = 0.5 * found.error_of_difference(pairs[:, 0], found, pairs[:, 1])
-    return float(np.nan_to_num(errors, nan=0.0).max(initial=0.0))
+    return float(errors[np.isfinite(errors)].max(initial=0.0))
 
 
 def _directions(energy: Energy, seed: int, first: int, count: int) -> torch.Tensor:
@@ -241,7 +241,8 @@ def _quadratures(
             for k in still:
                 mean, half = log_quadrature(*lanczos.row(k), known.floor[point[k]])
                 values[row[k]], widths[row[k]] = mean * known.rest[point[k]], half * known.rest[point[k]]
-            still = still[~(widths[row[still]] <= BRACKET * options.target_se) & ~np.isnan(values[row[still]])]
+            width = widths[row[still]]
+            still = still[(width > BRACKET * options.target_se) & np.isfinite(width)]
     return values.reshape(n, p) + known.log_det[:, None], widths.reshape(n, p)
 
 
@@ -250,11 +251,11 @@ def log_quadrature(diagonal: np.ndarray, off_diagonal: np.ndarray, onward: float
     vector e; `onward` is the entry of T that leads to the next step, `floor` > 0 below the spectrum.
 
     Gauss quadrature lies above, as all even derivatives of the logarithm are negative, and Gauss-Radau quadrature with
-    a node at the floor below (Golub and Meurant 1994). nan where T is not positive.
+    a node at the floor below (Golub and Meurant 1994). Infinitely wide where T is not positive: then H is not, either.
     """
-    above = _log_rule(diagonal, off_diagonal)
-    if onward == 0 or math.isnan(above):
-        return above, 0.0
+    above, positive = _log_rule(diagonal, off_diagonal)
+    if onward == 0 or not positive:
+        return above, 0.0 if positive else math.inf
     shifted = np.zeros((2, len(diagonal)))
     shifted[0, 1:], shifted[1] = off_diagonal, diagonal - floor
     right = np.zeros(len(diagonal))
@@ -263,12 +264,16 @@ def log_quadrature(diagonal: np.ndarray, off_diagonal: np.ndarray, onward: float
         last = floor + solveh_banded(shifted, right)[-1]
     except LinAlgError:  # the floor lies above a Ritz value: there is no bound from below
         return above, math.inf
-    below = _log_rule(np.append(diagonal, last), np.append(off_diagonal, onward))
+    below, positive = _log_rule(np.append(diagonal, last), np.append(off_diagonal, onward))
+    if not positive:
+        return above, math.inf
     return 0.5 * (above + below), 0.5 * abs(above - below)
 
 
-def _log_rule(diagonal: np.ndarray, off_diagonal: np.ndarray) -> float:
+def _log_rule(diagonal: np.ndarray, off_diagonal: np.ndarray) -> tuple[float, bool]:
+    """Gauss quadrature of log |lambda|, and whether all nodes are positive."""
     if not (np.isfinite(diagonal).all() and np.isfinite(off_diagonal).all()):
-        return math.nan
+        return math.nan, False
     nodes, vectors = eigh_tridiagonal(diagonal, off_diagonal)
-    return float(vectors[0] ** 2 @ np.log(nodes)) if nodes[0] > 0 else math.nan
+    sizes = np.log(np.abs(nodes).clip(np.finfo(float).tiny))
+    return float(vectors[0] ** 2 @ sizes), bool(nodes[0] > 0)
