@@ -14,7 +14,7 @@ import torch
 from landscape.checks import CheckOptions, Subject, run_checks
 from landscape.configuration import AnalysisConfig
 from landscape.dynamics import Dynamics, from_metadata
-from landscape.energy import Energy, as_energy
+from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.errors import UnsupportedError
 from landscape.search import (
     Basins,
@@ -30,6 +30,7 @@ from landscape.search import (
 from landscape.search.driver import Status
 from landscape.search.stationary import StationaryPoints
 from landscape.store import Analysis, Exact, Large, Saddles, Sampled, SavedPaths, States, Store, source_file
+from landscape.store.modulo import check_dynamics
 from landscape.tasks import TaskEnergy, is_slow
 from landscape.weights import (
     MAX_UNASSIGNED,
@@ -38,6 +39,7 @@ from landscape.weights import (
     SampledWeights,
     exact_weights,
     lowest_saddles,
+    one_period,
     sample_weights,
     sublevel_basins,
 )
@@ -97,14 +99,16 @@ def analyze(
     energy = as_energy(energy, dim=dim)
     config = (config or AnalysisConfig()).suited_to(energy)
     report = progress or (lambda text: None)
-    if energy.zero_modes:
+    if energy.zero_modes and energy.symmetry is None:
         raise UnsupportedError(
             f"{energy.source} has zero modes ({energy.zero_modes}): determinants and merging would be wrong; "
-            "energies with continuous symmetries are not supported yet"
+            "declare them as its symmetry (landscape.ParticleSymmetry, landscape.Periodic)"
         )
     if dynamics is None:
         dynamics, origins = from_metadata(energy.metadata, energy.dim)
     dynamics.gamma_vector(energy.dim), dynamics.mass_vector(energy.dim)  # lengths fit, before the search is paid for
+    record = energy_record(energy)
+    check_dynamics(record.get("symmetry"), dynamics, energy.dim)
     if energy.matrix_free and not dynamics.reversible:
         raise UnsupportedError(f"a rotation is not supported above dimension {energy.dense_dim}: leave it out")
     slow = is_slow(energy)
@@ -118,7 +122,10 @@ def analyze(
             energy, dynamics, found.minima, found.saddles, found.joins, config.determinants, config.seed, report
         )  # fmt: skip
     sampled, sample, exact = None, None, None
+    if isinstance(energy.symmetry, ParticleSymmetry):
+        config = dataclasses.replace(config, weights=None, exact=None)
     if config.weights is not None or config.exact is not None:
+        cell, wells = one_period(energy, found.minima.x)
         basins = make_basins(energy, found.minima.x, streams["sampled"])
     if config.weights is not None:
         sample = _sample(energy, found, basins, dynamics.beta, config.weights, streams["sampled"], report)
@@ -126,7 +133,7 @@ def analyze(
     if config.exact is not None:
         generator = streams["exact"]
         exact = exact_weights(
-            energy, found.minima.x, _hessians(energy, found), dynamics.beta,
+            cell, wells, _hessians(energy, found), dynamics.beta,
             lambda points: assign_basins(energy, points, basins), config.exact, generator, report,
         )  # fmt: skip
     record = energy_record(energy)
@@ -212,8 +219,13 @@ def check(
     if options.time_step is None:
         options = dataclasses.replace(options, time_step=analysis.energy.get("time_step"))
     saddles, paths = analysis.saddles, analysis.paths
+    if analysis.modulo is not None:
+        raise UnsupportedError(
+            "checks compare rates with grids, simulations and bounds in the coordinates themselves, which is not "
+            "supported for states modulo translations, rotations and permutations"
+        )
     subject = Subject(
-        analysis.network, analysis.rates, analysis.states.eigenvalues, saddles.x, saddles.eigenvalues,
+        analysis.network, analysis.rates, analysis.spectra[0], saddles.x, analysis.spectra[1],
         saddles.hessian, paths.saddle, paths.images,
     )  # fmt: skip
     energy = as_energy(energy, dim=analysis.dim)
@@ -247,8 +259,9 @@ def _sample(
     generator: torch.Generator,
     report: Progress,
 ) -> SampledResult:
+    cell, wells = one_period(energy, found.minima.x)
     return sample_weights(
-        energy, found.minima.x, _hessians(energy, found), beta, lambda points: assign_basins(energy, points, basins),
+        cell, wells, _hessians(energy, found), beta, lambda points: assign_basins(energy, points, basins),
         config, generator, report,
     )  # fmt: skip
 
@@ -315,6 +328,7 @@ def energy_record(energy: Energy) -> dict[str, Any]:
         "source": energy.source, "path": None if file is None else str(file.resolve()), "sha256": energy.sha256,
         "dim": energy.dim,
         "dtype": str(energy.dtype).removeprefix("torch."), "evaluations": energy.evaluations.as_dict(), **units,
+        **({} if energy.symmetry is None else {"symmetry": energy.symmetry.record()}),
     }  # fmt: skip
 
 
@@ -338,6 +352,11 @@ def _diagnostics(
         warnings.append(
             f"{rough} of {len(found.paths.status)} paths did not settle to the tolerance; "
             "saddles and rates do not depend on them"
+        )
+    if isinstance(energy.symmetry, ParticleSymmetry):
+        warnings.append(
+            "states, saddles and their weights are modulo the declared symmetry (orbit volumes and point groups are in "
+            "weights of 2nd order and rates); no weights are sampled for such energies"
         )
     sampling_done = True
     if sample is not None:

@@ -46,9 +46,24 @@ def header_text(energy: Document, dynamics: Document, search: str = "") -> str:
         text = f"{text} ({origins[name]})" if name in origins else text
         parts.append(text.replace(" ", UNBROKEN))
     lines += [line.replace(UNBROKEN, " ") for line in _labelled("dynamics", ", ".join(parts))]
+    if energy.get("symmetry"):
+        lines += _labelled("symmetry", _symmetry(energy["symmetry"]))
     if search:
         lines += _labelled("search", search)
     return "\n".join(lines)
+
+
+def _symmetry(record: Document) -> str:
+    """The declared symmetry in words."""
+    if record["kind"] == "periodic":
+        periods = ["none" if period is None else f"{period:.6g}" for period in record["periods"]]
+        return f"periods {', '.join(periods[:8])}{' ...' if len(periods) > 8 else ''}"
+    species = record.get("species") or [0] * record["n_particles"]
+    counts = Counter(map(str, species)).values()
+    names = [name for name in ("translation", "rotation", "inversion") if record[name]]
+    if max(counts) > 1:
+        names.append(f"permutation of {' + '.join(map(str, counts))} particles")
+    return ", ".join(names)
 
 
 def states_text(document: Document, elsewhere: str = "states.csv") -> str:
@@ -60,6 +75,8 @@ def states_text(document: Document, elsewhere: str = "states.csv") -> str:
     headers = ["id", "energy", "zeroth", "second", "sampled +- se", "exact +- se", "hits"]
     noted = any(row.get("negligible") for row in shown)
     headers += ["note"] if noted else []
+    modulo = _modulo_headers(shown)
+    headers[2:2] = modulo
     rows = []
     for row in shown:
         w = row["weights"]
@@ -68,6 +85,7 @@ def states_text(document: Document, elsewhere: str = "states.csv") -> str:
         weights[1] += _share(w["second_se"] / w["second"]) if w.get("second_se") and w["second"] else ""
         note = ["negligible" if row.get("negligible") else ""] if noted else []
         exact = _with_error(w.get("exact"), w.get("exact_se"))
+        weights = [*_modulo_cells(row, modulo), *weights]
         rows.append([str(row["id"]), fixed(row["energy"], places), *weights, sampled, exact, str(row["hits"]), *note])
     used = sum(max(len(line[k]) for line in [headers, *rows]) + len(GAP) for k in range(len(headers)))
     columns = _coordinate_columns([row["x"] for row in shown], WIDTH - used)
@@ -86,6 +104,7 @@ def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> 
     places = _places([*energies, *(row["energy"] for row in saddles)], 6)
     beta, wide = document["dynamics"]["beta"], len(str(len(energies)))
     unit = document["energy"].get("time_unit")
+    modulo = _modulo_headers(saddles)
     rows = []
     for row in saddles[:MAX_ROWS]:
         ends = ["?" if end is None else str(end) for end in row["joins"]]
@@ -93,11 +112,21 @@ def transitions_text(document: Document, elsewhere: str = "transitions.csv") -> 
         errors = row.get("log_rates_se") or [0.0, 0.0]  # absent in older documents
         rates = [power(log) + _share(se) * (log is not None) for log, se in zip(row["log_rates"], errors, strict=True)]
         join = f"{ends[0]:>{wide}} -> {ends[1]:<{wide}}"
+        barriers = [*_modulo_cells(row, modulo), *barriers]
         rows.append([str(row["id"]), join, fixed(row["energy"], places), *barriers, *rates, _note(row)])
-    headers = ["id", "i -> j", "energy", "barrier i>j", "barrier j>i", "rate i>j", "rate j>i", "note"]
+    headers = ["id", "i -> j", "energy", *modulo, "barrier i>j", "barrier j>i", "rate i>j", "rate j>i", "note"]
     title = f"transitions ({_count(len(saddles), 'saddle')}; barriers in kT, rates per {unit or 'unit of time'})"
     rest = _rest(len(saddles), "saddles", elsewhere)
     return "\n".join([title, *aligned(headers, rows, left=("note",)), *rest])
+
+
+def _modulo_headers(rows: Sequence[Document]) -> list[str]:
+    """Columns of points modulo a symmetry: log |product of nonzero eigenvalues|, order of the point group."""
+    return ["log det", "order"] if rows and "point_group_order" in rows[0] else []
+
+
+def _modulo_cells(row: Document, headers: list[str]) -> list[str]:
+    return [f"{row['log_det']:.5f}", str(row["point_group_order"])] if headers else []
 
 
 def checks_text(document: Document) -> str:
@@ -292,7 +321,7 @@ def _note(saddle: Document) -> str:
     if i is None or j is None:
         return "leads out of the region"
     if i == j:
-        return "joins a state to itself"
+        return "joins copies of one state" if "point_group_order" in saddle else "joins a state to itself"
     if None in saddle["log_rates"]:
         return "no rate"
     flags = {"low barrier": "low_barrier", "low friction": "low_friction", "flat saddle": "flat_saddle"}

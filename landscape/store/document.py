@@ -155,9 +155,24 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "se": float(sampled.core_se[k]),
     }  # fmt: skip
     point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
+    point |= _modulo(analysis, 0, k)
     if analysis.large is not None:
         point |= _determinant(analysis.large.determinants[0], k)
     return point | {"sublevel_basin": core, "negligible": bool(analysis.negligible[k])}
+
+
+def _modulo(analysis: Analysis, which: int, k: int) -> dict[str, Any]:
+    """Of a state (which = 0) or saddle (1) modulo a symmetry: its zero modes, the order of its point group, the log of
+    the volume of its orbit, and log |product of the nonzero eigenvalues|. Nothing where no such symmetry is declared.
+    """
+    modulo = analysis.modulo
+    if modulo is None:
+        return {}
+    orbits = modulo.orbits[which]
+    return {
+        "zero_modes": int(orbits.zero_modes[k]), "point_group_order": int(orbits.order[k]),
+        "log_orbit_volume": float(orbits.log_volume[k]), "log_det": float(modulo.bare_log_dets[which][k]),
+    }  # fmt: skip
 
 
 def _exact(analysis: Analysis) -> dict[str, Array]:
@@ -170,7 +185,7 @@ def _exact(analysis: Analysis) -> dict[str, Array]:
 def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
     log_rates, joins = analysis.rates.log_rates[k], analysis.saddles.joins[k].tolist()
     reduced = analysis.dynamics.beta * analysis.network.barriers[k]
-    point = _point(analysis.saddles, k)
+    point = _point(analysis.saddles, k) | _modulo(analysis, 1, k)
     if analysis.large is not None:
         point |= _determinant(analysis.large.determinants[1], k)
     return point | {

@@ -24,9 +24,11 @@ from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
 from landscape.rates import LangerRates, langer_rates, log_abs_determinant
+from landscape.rates.log_determinant import LogDeterminants
 from landscape.store.database import DATABASE, STAGING, Reader, Store
 from landscape.store.document import FORMAT, MAX_DENSE_STATES, VERSION, dynamics_record, fields_of, to_document
 from landscape.store.large import Large, rough_rates
+from landscape.store.modulo import Modulo, check_dynamics, modulo_symmetry
 from landscape.store.packing import pack, unpack
 from landscape.store.records import Array, Exact, Saddles, Sampled, SavedPaths, States
 from landscape.weights import second_order, second_order_errors, zeroth_order
@@ -70,6 +72,17 @@ class Analysis:
         return self.states.x.shape[1]
 
     @cached_property
+    def modulo(self) -> Modulo | None:
+        """Spectra and log-determinants without the zero modes of the energy's declared symmetry; None where none are
+        declared."""
+        return modulo_symmetry(self.energy.get("symmetry"), self.states, self.saddles, self.dynamics.beta)
+
+    @property
+    def spectra(self) -> tuple[Array, Array]:
+        """Hessian eigenvalues of states and saddles, without the zero modes of a declared symmetry."""
+        return self.modulo.spectra if self.modulo else (self.states.eigenvalues, self.saddles.eigenvalues)
+
+    @cached_property
     def log_zeroth(self) -> Array:
         """Logarithms of the 0th-order weights (n,)."""
         return zeroth_order(self.states.energy, self.dynamics.beta).log_weights
@@ -77,8 +90,10 @@ class Analysis:
     @cached_property
     def log_second(self) -> Array:
         """Logarithms of the 2nd-order weights (n,)."""
-        known = self.large is None
-        log_dets = log_abs_determinant(self.states.eigenvalues) if known else self.large.determinants[0].values
+        if self.large is not None:
+            log_dets = self.large.determinants[0].values
+        else:
+            log_dets = self.modulo.log_dets[0] if self.modulo else log_abs_determinant(self.states.eigenvalues)
         return second_order(self.states.energy, log_dets, self.dynamics.beta).log_weights
 
     @cached_property
@@ -99,10 +114,15 @@ class Analysis:
     @cached_property
     def rates(self) -> LangerRates:
         """Langer's rate through every saddle from both of its ends."""
-        s, t, large = self.states, self.saddles, self.large
+        s, t = self.states, self.saddles
+        log_dets, growth = None, None
+        if self.large is not None:
+            log_dets, growth = self.large.determinants, self.large.growth(self.dynamics)
+        elif self.modulo:
+            log_dets = (LogDeterminants.exact(self.modulo.log_dets[0]), LogDeterminants.exact(self.modulo.log_dets[1]))
+        low, top = self.spectra
         return langer_rates(
-            self.dynamics, s.energy, s.eigenvalues, t.energy, t.eigenvalues, t.hessian, t.joins,
-            None if large is None else large.determinants, None if large is None else large.growth(self.dynamics),
+            self.dynamics, s.energy, low, t.energy, top, t.hessian, t.joins, log_dets, growth
         )  # fmt: skip
 
     @cached_property
@@ -110,15 +130,14 @@ class Analysis:
         """(m,) bool: saddles whose harmonic formula is in doubt; see `landscape.checks.flags`."""
         s, t = self.states, self.saddles
         return flat_saddles(
-            self.dynamics.beta, s.x, s.eigenvalues, s.energy, t.x, t.eigenvalues, t.energy, t.joins
+            self.dynamics.beta, s.x, self.spectra[0], s.energy, t.x, self.spectra[1], t.energy, t.joins
         )  # fmt: skip
 
     @cached_property
     def long_time_steps(self) -> Array:
         """(m,) bool: the energy's time step is too long for the curvature at the saddle or an end of it."""
         return is_long(
-            self.energy.get("time_step"), self.dynamics, self.states.eigenvalues, self.saddles.eigenvalues,
-            self.saddles.joins,
+            self.energy.get("time_step"), self.dynamics, *self.spectra, self.saddles.joins,
         )  # fmt: skip
 
     @cached_property
@@ -147,6 +166,7 @@ class Analysis:
 
         Sampled weights belong to the beta they were drawn at; at another one they are dropped, with a warning.
         """
+        check_dynamics(self.energy.get("symmetry"), dynamics, self.dim)
         changed = replace(self, dynamics=dynamics, origins=dict(origins or {}))
         if self.checks is not None and not self._same_dynamics(dynamics):
             note = "the checks were made at other parameters: they are left out; `landscape check` makes new ones"
@@ -233,7 +253,7 @@ class Analysis:
         the last digit (copied alone, or written by an earlier version). `folder` may also name either file itself.
         UsageError if there is none, or it is damaged."""
         path = Path(folder)
-        home = path.parent if path.name == DATABASE else path
+        home = path.parent if path.name == DATABASE and path.is_file() else path
         if (home / DATABASE).is_file():
             stored = _from_store(home)
             if stored is not None:

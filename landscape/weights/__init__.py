@@ -4,6 +4,7 @@ A state is a minimum and its basin of attraction under dx/dt = -grad E; its weig
 the basin, divided by the integral over all space.
 """
 
+from landscape.weights.cell import one_period
 from landscape.weights.cores import SublevelBasins, lowest_saddles, sublevel_basins
 from landscape.weights.exact import ExactResult, exact_weights
 from landscape.weights.harmonic import HarmonicWeights, second_order, second_order_errors, zeroth_order
@@ -21,6 +22,7 @@ __all__ = [
     "SublevelBasins",
     "exact_weights",
     "lowest_saddles",
+    "one_period",
     "sample_weights",
     "second_order",
     "second_order_errors",
