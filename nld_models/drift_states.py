@@ -25,6 +25,7 @@ STARTS, START_SPREAD = 500, 1.5  # of the search: draws from the learned start, 
 FLOW_STEP = 1.0  # of the flow (Runge-Kutta of order 4): its length times the fastest rate
 DRAW_STEP = 0.3  # of draws from the prior (Heun)
 MAX_FLOW = 1000  # steps of the flow: what has reached nothing by then belongs to no state
+AT_REST = 1e-6  # of the starts' spread: the search's flow ends where no step is longer
 NEWTON_STEPS = 30
 MERGE = 1e-3  # fixed points closer than this share of the starts' spread are one
 TRAP_POINTS, TRAP_SHRINK = 4096, 0.8
@@ -130,10 +131,12 @@ def find_drift_states(model: LatentModel, seed_index: int, *, seed: int = 0) -> 
     states = DriftStates(prior, nothing, np.empty((0, prior.dim, prior.dim)), 1.0, model.dtype)
     starts = states.start(STARTS, generator, START_SPREAD)
     rate = float(fastest_rate(prior, starts[None])[0])
-    x = starts
+    x, spread = starts, float(starts.std(0).mean())
     for _ in range(MAX_FLOW):
-        x = flow_step(prior, x, FLOW_STEP / rate)
-    found = _attracting(prior, x, MERGE * float(starts.std(0).mean()))
+        before, x = x, flow_step(prior, x, FLOW_STEP / rate)
+        if float((x - before).abs().max()) < AT_REST * spread:
+            break
+    found = _attracting(prior, x, MERGE * spread)
     metrics = [_trap(prior, attractor, found, generator) for attractor in found]
     shape = (len(found), prior.dim, prior.dim)
     return DriftStates(prior, found.numpy(), np.array(metrics).reshape(shape), rate, model.dtype)

@@ -240,10 +240,11 @@ def experiment_text(document: Mapping[str, Any]) -> str:
 
 
 def variant(document: Mapping[str, Any]) -> str:
-    """Dynamics, noise, latent dimension and energy network of an experiment, in words."""
+    """Dynamics, objective, noise, latent dimension and energy network of an experiment, in words."""
     model = document["model"]
     energy = "no energy" if document["dynamics"] == "nsde" else f"energy {model['architecture']}"
-    return f"{document['dynamics']}, noise {document['noise']}, d = {model['latent_dim']}, {energy}"
+    objective = "" if model["objective"] == "matching" else f" ({model['objective']})"
+    return f"{document['dynamics']}{objective}, noise {document['noise']}, d = {model['latent_dim']}, {energy}"
 
 
 def _rate_lines(document: Mapping[str, Any]) -> list[str]:
