@@ -82,9 +82,13 @@ def _begun(call: _Call, folder: Path) -> int:
     dynamics, origins = from_metadata(energy.metadata, energy.dim, **parameters(arguments))
     check_starts(config, energy.dim)
     options = Options(config, dynamics, origins, arguments.time_step)
-    with output_folder(folder, arguments.force), Store.open(folder, replace=arguments.force) as store:
+    with (
+        _executor(arguments, energy) as executor,
+        output_folder(folder, arguments.force),
+        Store.open(folder, replace=arguments.force) as store,
+    ):
         begin(store, energy, options, provenance(arguments))
-        return _Run(call, folder, store).search(energy, options, None)
+        return _Run(call, folder, store).search(energy, options, None, executor)
 
 
 def _resumed(call: _Call, folder: Path) -> int:
@@ -111,13 +115,15 @@ def _resumed(call: _Call, folder: Path) -> int:
                 raise UsageError(f"the search in {folder} is not finished: finish it first, without --starts {starts}")
             store.resume(search)
             before = [s for s in searches if s.number == search.record["adds_to"]]
-            return run.search(energy, options, earlier_of(store, before[0]) if before else None)
+            with _executor(arguments, energy) as executor:
+                return run.search(energy, options, earlier_of(store, before[0]) if before else None, executor)
         if starts is None:
             return run.finished(Analysis.load(folder), energy)
         earlier = earlier_of(store, search)
         options = with_more_starts(options, starts, earlier)
-        begin(store, energy, options, provenance(arguments), adds_to=search.number)
-        return run.search(energy, options, earlier)
+        with _executor(arguments, energy) as executor:
+            begin(store, energy, options, provenance(arguments), adds_to=search.number)
+            return run.search(energy, options, earlier, executor)
 
 
 def _energy_on_record(arguments: argparse.Namespace, folder: Path, search: Search) -> Energy:
@@ -145,7 +151,7 @@ class _Run:
     folder: Path
     store: Store
 
-    def search(self, energy: Energy, options: Options, earlier: Earlier | None) -> int:
+    def search(self, energy: Energy, options: Options, earlier: Earlier | None, executor: Executor | None) -> int:
         """Search, write and tell. What is found stays in the store unless the energy turns out to be unusable."""
         from landscape import analysis as steps
         from landscape import tables
@@ -157,7 +163,7 @@ class _Run:
             line = search_line(options.config) + (f"; {earlier.n_starts:,} of them made before" if earlier else "")
             emit(tables.header_text(steps.energy_record(energy), given, line) + "\n", self.call.out)
         try:
-            with Progress(arguments.quiet) as progress, _executor(arguments, energy) as executor:
+            with Progress(arguments.quiet) as progress:
                 found = steps.analyze(
                     energy, options.dynamics, options.config, origins=options.origins, time_step=options.time_step,
                     progress=progress, executor=executor, store=self.store, earlier=earlier,

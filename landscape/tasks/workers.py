@@ -25,7 +25,13 @@ class _Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outer: Future[Any]
+    inner: Future[Any] | None = None
     attempts: int = 0
+
+    def forget(self, outer: Future[Any]) -> None:
+        """Where the caller has cancelled a task that is still waiting, it is not begun."""
+        if outer.cancelled() and self.inner is not None:
+            self.inner.cancel()
 
 
 class Workers(Executor):
@@ -47,7 +53,11 @@ class Workers(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         call = _Call(function, args, kwargs, Future())
         self._hand_out(call)
+        call.outer.add_done_callback(call.forget)
         return call.outer
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.shutdown(wait=True, cancel_futures=kind is not None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
@@ -72,6 +82,7 @@ class Workers(Executor):
             except BrokenProcessPool:  # noticed before the tasks at work were told
                 pool = self._replace(pool)
                 inner = pool.submit(call.function, *call.args, **call.kwargs)
+        call.inner = inner
         inner.add_done_callback(lambda done: self._finish(call, pool, done))
 
     def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
