@@ -151,7 +151,8 @@ def main() -> None:
     torch.set_num_threads(1)
     data = sample_experiment(experiment(1), 1, "train", 0, sequences=600).standardise()
     print(
-        f"{platform.machine()}, torch {torch.__version__}, torchsde {torchsde.__version__}; ms of CPU time, a seed and iteration"
+        f"{platform.machine()}, torch {torch.__version__}, torchsde {torchsde.__version__}; "
+        "ms of CPU time, a seed and iteration"
     )
     print(f"{'model':<24} {'window':>6} {'stacked x 4':>12} {'alone':>8} {'torchsde':>9} {'torchsde / stacked':>19}")
     rows = []
