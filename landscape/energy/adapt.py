@@ -60,7 +60,7 @@ def as_energy(
         metadata = own if isinstance(own, Mapping) else {}
     place, precision = as_device(device), as_dtype(dtype)
     energy = Energy(
-        _own_copy(obj, precision, place, name),
+        own_copy(obj, precision, place, name),
         d,
         metadata=checked(metadata, d, name),
         source=name,
@@ -99,7 +99,8 @@ def as_device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _own_copy(obj: Any, dtype: torch.dtype, device: torch.device, name: str) -> Callable[..., torch.Tensor]:
+def own_copy(obj: Any, dtype: torch.dtype, device: torch.device, name: str) -> Callable[..., torch.Tensor]:
+    """A function of its own for an energy: modules are copied, frozen and cast; other callables stay what they are."""
     if isinstance(obj, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         raise EnergyError(
             f"{name} is TorchScript, which is not supported (torch.func is silently wrong on it); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -117,6 +118,7 @@ class Energy:
         self.evaluations = Evaluations()
         self.notes: list[str] = []  # what the probe found worth telling the user
         self.recipe: Recipe | None = None  # how another process loads it; None: it exists in this one only
+        self._single: Energy | None = None
 
     def __repr__(self) -> str:
         return f"Energy({self.source!r}, dim={self.dim}, dtype={str(self.dtype).removeprefix('torch.')})"
@@ -126,6 +128,30 @@ class Energy:
         """Whether d is too large for d x d matrices (d > dense_dim). Never with a declared symmetry, whose zero modes
         are taken out of whole Hessians."""
         return self.dim > self.dense_dim and self.symmetry is None
+
+    def single(self) -> Energy:
+        """The same energy in float32, for searches whose ends are polished here; what it evaluates counts here.
+
+        EnergyError for a function that cannot be evaluated in float32.
+        """
+        if self._single is None:
+            from landscape.energy.adapt import own_copy  # which makes energies
+
+            twin = copy.copy(self)
+            twin.dtype, twin.function = torch.float32, own_copy(self.function, torch.float32, self.device, self.source)
+            points = torch.zeros(2, self.dim, dtype=torch.float32, device=self.device)
+            try:
+                answered = twin._apply(points).dtype
+            except RuntimeError as error:
+                raise EnergyError(
+                    f"{self.source} cannot be evaluated in float32 ({first_line(error)}): let it follow the dtype of "
+                    "its points, or search in float64"
+                ) from error
+            if answered != torch.float32:
+                raise EnergyError(f"{self.source} answers points in float32 by {answered}: search in float64")
+            self._single = twin
+        self._single.evaluations = self.evaluations
+        return self._single
 
     def __call__(self, x: Array) -> Array:
         return self.value(x)

@@ -12,8 +12,20 @@ from enum import IntEnum
 
 import torch
 
+from landscape.energy import Energy
+
 State = dict[str, torch.Tensor]
 Step = Callable[[State], State]
+
+
+def working_copy(energy: Energy, x: torch.Tensor, single: bool) -> tuple[Energy, torch.Tensor]:
+    """The energy and the points (n, d) that a method works with: both in float32 if `single`."""
+    return (energy.single(), x.float()) if single else (energy, x.to(energy.dtype))
+
+
+def as_given(state: State, like: torch.Tensor) -> State:
+    """The real numbers of a result in the precision of the points that were given."""
+    return {name: part.to(like.dtype) if part.is_floating_point() else part for name, part in state.items()}
 
 
 class Status(IntEnum):

@@ -12,7 +12,7 @@ from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
 from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, Basins, FlowOptions, gradient_flow, length_scale, make_basins
-from landscape.search.lbfgs import relax
+from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue
@@ -157,7 +157,8 @@ class Explorer:
             x[: n // 2] = self._between(minima, 3, n // 2)
         basins = self.basins()[0]
         known = (basins.x, 2 * basins.radius)  # as large as they were tested: no state is assigned here
-        ended = relax(self.energy, x, 0.2 * self.scale, center=0.5 * (low + high), known=known)
+        descent = LBFGS(single=self.config.walk.single)
+        ended = relax(self.energy, x, 0.2 * self.scale, descent, center=0.5 * (low + high), known=known)
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:

@@ -12,11 +12,11 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.search.driver import State, Status, iterate
+from landscape.search.driver import State, Status, as_given, iterate, working_copy
 from landscape.tasks import task
 
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
-ENERGY_NOISE = 4e-15  # relative rounding error that a descent must tolerate at its end
+ENERGY_NOISE = 18.0  # relative rounding error, in units of the last place, that a descent must tolerate at its end
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class LBFGS:
     max_iterations : evaluations a row may use.
     step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance times 1 + |x|, or times the
         landscape's length scale where this is shorter.
+    single : descend in float32; what comes of it is to be polished in the energy's own precision.
     """
 
     memory: int = 6
     max_iterations: int = 1000
     step_tolerance: float = 1e-5
+    single: bool = False
 
     def __post_init__(self) -> None:
         if self.memory < 1 or self.max_iterations < 1 or not self.step_tolerance > 0:
@@ -59,6 +61,9 @@ def relax(
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,).
     """
     config = config or LBFGS()
+    given = x
+    energy, x = working_copy(energy, x, config.single)
+    known = None if known is None else (known[0].to(x), known[1].to(x))
     n, d = x.shape
     origin = x.new_zeros(d) if center is None else center.to(x)
     reach = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(n)
@@ -93,7 +98,7 @@ def relax(
     def step(state: State) -> State:
         return _step(energy, state, config, known)
 
-    return iterate(step, state, ("x", "energy", "gradient"), config.max_iterations)
+    return as_given(iterate(step, state, ("x", "energy", "gradient"), config.max_iterations), given)
 
 
 def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor, torch.Tensor] | None) -> State:
@@ -102,7 +107,8 @@ def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor
     foretold = length * state["slope"]
     trial = x + move
     trial_value, trial_gradient = energy.value_and_gradient(trial)
-    bound = value.add(foretold, alpha=SUFFICIENT_DECREASE).add(value.abs(), alpha=ENERGY_NOISE)
+    noise = ENERGY_NOISE * torch.finfo(x.dtype).eps
+    bound = value.add(foretold, alpha=SUFFICIENT_DECREASE).add(value.abs(), alpha=noise)
     # Infinite values and gradients make the sum with nothing of them nan, and nan is below no bound.
     square = trial_gradient.square().sum(1)
     accept = trial_value + 0 * (trial_value + square) <= bound

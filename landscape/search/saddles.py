@@ -9,12 +9,13 @@ import torch
 from landscape.energy import Energy
 from landscape.energy.symmetry import eigh_modulo
 from landscape.errors import UsageError
-from landscape.search.driver import State, Status, iterate
+from landscape.search.driver import State, Status, as_given, iterate, working_copy
 from landscape.search.large_saddles import follow_by_products
 from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
 REFRESH = 0.2  # a step that the model foretells worse than this is followed by an exact Hessian
+ENERGY_NOISE = 450.0  # changes of the energy below this many units in its last place say nothing
 REFUSED = 0.6  # and one that it foretells worse than this is not taken
 
 
@@ -25,12 +26,14 @@ class EigenvectorFollowing:
     max_iterations : gradients a row may use.
     step_tolerance : converged when the Newton step is below step_tolerance (1 + |x|); the caller polishes.
     trust : initial and largest trust radius as parts of the landscape's length scale.
+    single : walk in float32; the caller polishes in the energy's own precision.
     """
 
     max_iterations: int = 60
     step_tolerance: float = 1e-5
     initial_trust: float = 0.1
     largest_trust: float = 0.3
+    single: bool = False
 
     def __post_init__(self) -> None:
         if self.max_iterations < 1 or not self.step_tolerance > 0 or not 0 < self.initial_trust <= self.largest_trust:
@@ -62,6 +65,9 @@ def follow_eigenvectors(
     config = config or EigenvectorFollowing()
     if energy.matrix_free:
         return follow_by_products(energy, x, index, scale, region, config)
+    given = x
+    energy, x = working_copy(energy, x, config.single)
+    low, high = (bound.to(x).expand_as(x) for bound in region)
     n = len(x)
     length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
@@ -73,14 +79,14 @@ def follow_eigenvectors(
     state: State = {
         "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian, "exact": finite,
         "eigenvalues": eigenvalues, "vectors": vectors, "target": index, "scale": length,
-        "trust": config.initial_trust * length, "low": region[0].expand_as(x), "high": region[1].expand_as(x),
+        "trust": config.initial_trust * length, "low": low, "high": high,
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
 
     def step(state: State) -> State:
         return _step(energy, state, config)
 
-    return iterate(step, state, ("x", "energy"), config.max_iterations)
+    return as_given(iterate(step, state, ("x", "energy"), config.max_iterations), given)
 
 
 def _finite_matrices(matrices: torch.Tensor) -> torch.Tensor:
@@ -106,7 +112,7 @@ def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
     # How far the energy's change is from the model's, in units of the model's own terms (their signs may cancel).
     linear, quadratic = components * step, 0.5 * eigenvalues * step.square()
     predicted, terms = (linear + quadratic).sum(1), (linear.abs() + quadratic.abs()).sum(1)
-    noise = 1e-13 * (1 + value.abs())
+    noise = ENERGY_NOISE * torch.finfo(x.dtype).eps * (1 + value.abs())
     mismatch = ((trial_value - value - predicted).abs() / (terms + noise)).nan_to_num(torch.inf)
     accept = finite & (mismatch < REFUSED)
     factor = torch.where(mismatch < 0.1, 2.0, torch.where(mismatch < 0.3, 1.0, torch.where(accept, 0.6, 0.35)))
