@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nld {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        hint = "; go on with --resume" if arguments.command == "train" else ""
+        hints = {"train": "; go on with --resume", "experiment": "; the same command goes on where it was"}
+        hint = hints.get(arguments.command, "")
         print(f"nld {arguments.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except MemoryError as error:

@@ -302,6 +302,8 @@ def _seed_index(saved: SavedModel, index: int) -> int:
 def _check_output(arguments: argparse.Namespace) -> None:
     if arguments.output.exists() and not arguments.force:
         raise UsageError(f"{arguments.output} exists; name another file, or replace it with --force")
+    if not arguments.output.parent.is_dir():
+        raise UsageError(f"{arguments.output} cannot be written: there is no folder {arguments.output.parent}")
 
 
 def _true_transition(path: Path) -> np.ndarray | None:

@@ -108,6 +108,8 @@ def evaluate(
     """
     if transition is not None and (transition.ndim != 2 or transition.shape[0] != transition.shape[1]):
         raise DataError(f"a transition matrix is square, got {transition.shape}")
+    if transition is not None and data.labels is not None and data.labels.max() >= len(transition):
+        raise DataError(f"the true chain has states 0 to {len(transition) - 1}, but a frame has {data.labels.max()}")
     report = progress or (lambda text: None)
     means, _ = encode(saved, data)
     seen = saved.standardised(data)

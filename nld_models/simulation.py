@@ -34,7 +34,7 @@ def simulate_observations(
     stacked = latents.to(saved.model.dtype).expand(len(saved.model.seeds), *latents.shape)
     with torch.no_grad():
         mean = decoder.decode(stacked)[seed_index].double()
-        noise = decoder.log_noise[seed_index].double().exp()
+        noise = decoder.noise(stacked)[seed_index].double().exp()
     x = mean + noise * torch.randn(mean.shape, generator=generator, dtype=torch.float64)
     labels = states.label(latents.double().numpy())
     return SequenceData.from_padded(x.numpy() * saved.scale + saved.mean, labels=np.asarray(labels))

@@ -110,6 +110,7 @@ class _Trainer:
         self.curves = {name: np.full((config.seeds, config.iterations), np.nan) for name in CURVES}
         self.seconds = 0.0
         self.resolution: dict[str, Any] = {}
+        self.later: dict[str, Any] = {}  # what the second stage wrote into a finished model's file
         self.good: dict[str, torch.Tensor] = {}
         self.good_iteration = 0
         content = (data.values, data.mask, data.lengths)
@@ -234,6 +235,7 @@ class _Trainer:
             "stopped": [asdict(stopped) for stopped in self.stopped.values()],
             "seconds": self.seconds,
             **self.resolution,
+            **self.later,
         }
 
     def resume(self) -> None:
@@ -257,6 +259,7 @@ class _Trainer:
             self.model.load_state_dict(saved.model.state_dict())
             if self.finished:
                 self.resolution = {name: document[name] for name in RESOLUTION}
+                self.later = {name: document[name] for name in ("refinement",) if name in document}
             if not self.finished:
                 self._restore_streams(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

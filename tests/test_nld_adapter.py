@@ -15,7 +15,7 @@ from scipy.linalg import expm
 from landscape.analysis import analyze
 from landscape.dynamics import from_metadata
 from landscape.energy import load_energy
-from nld_models.checkpoint import load_model
+from nld_models.checkpoint import SavedModel, load_model
 from nld_models.cli import main
 from nld_models.config import TrainingConfig
 from nld_models.errors import ConfigError
@@ -23,8 +23,10 @@ from nld_models.evaluation import LAG, best_permutation, encode, simulated_trans
 from nld_models.kinetics import rates_of, resolved_step
 from nld_models.landscape_adapter import draw_positions, export_energy, find_states, to_landscape
 from nld_models.model import LatentModel, ModelConfig
+from nld_models.observation import NoiseKind
 from nld_models.paper_chains import experiment, sample_experiment
 from nld_models.sequence_files import load_sequences, save_sequences
+from nld_models.simulation import simulate_observations
 from nld_models.training import train
 
 SMALL = ModelConfig(energy={"hidden": [8], "confinement": 0.1}, decoder_hidden=6, context=8)
@@ -33,9 +35,9 @@ SHORT = TrainingConfig(seeds=2, first_seed=4, iterations=3, batch=6, window=12, 
 CENTERS, PRECISION, DIFFUSION = (-1.1, 1.0), 5.0, 0.2
 
 
-def double_well() -> LatentModel:
+def double_well(noise: NoiseKind = "constant") -> LatentModel:
     """Two seeds in one dimension; seed 1 has E = -log of two Gaussians of unequal weight, .65 and .35, and D = .2."""
-    config = ModelConfig(latent_dim=1, architecture="soft-minimum", energy={"n_components": 2})
+    config = ModelConfig(latent_dim=1, architecture="soft-minimum", energy={"n_components": 2}, noise=noise)
     model = LatentModel(config, 3, False, (0, 1), torch.float64)
     network = model.prior.energy.network
     with torch.no_grad():
@@ -94,6 +96,18 @@ def test_states_weights_and_simulated_transitions_of_a_double_well() -> None:
     tolerance = 4.5 * np.sqrt(matrix * (1 - matrix) / (0.3 * n)) + 0.004
     assert (np.abs(found - matrix) < tolerance).all()
     assert np.abs(grid_transitions(1.4 * LAG)[0] - matrix).max() > 2 * tolerance.max()
+
+
+def test_simulated_observations_have_the_noise_of_their_latent_point() -> None:
+    """Log noise .5 + 2 tanh(4 z + large), so that all noise is exp(2.5); 3,000 values, 5 standard errors."""
+    model = double_well("state")
+    assert model.decoder.spread is not None
+    with torch.no_grad():
+        model.decoder.log_noise += 0.5
+        model.decoder.spread.outer.bias += 50.0
+        model.decoder.mean.outer.weight *= 0.0
+    x = simulate_observations(SavedModel(model, np.zeros(3), np.ones(3), {}), 1, 100, 10).values
+    assert x.std() == pytest.approx(np.exp(2.5), rel=5 / np.sqrt(2 * 3000))
 
 
 def test_labels_follow_the_gradient_flow() -> None:
@@ -218,6 +232,7 @@ def test_commands(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
         ("evaluate {model} {folder}/narrow.npy", "trained on 15 channels, the data have 2"),
         ("evaluate {folder}/no.safetensors {data}", "does not exist"),
         ("evaluate {model} {data} --paths 0", "--paths"),
+        ("simulate {model} -o {folder}/no/x.npz", "there is no folder"),
     ],
 )
 def test_one_line_and_exit_code_2(

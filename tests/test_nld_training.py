@@ -28,6 +28,7 @@ from nld_models.matching import MatchingNoise
 from nld_models.model import LatentModel
 from nld_models.model_config import ModelConfig
 from nld_models.paper_chains import experiment, sample_experiment
+from nld_models.refinement import refine_model
 from nld_models.sequence_files import load_sequences, save_sequences
 from nld_models.training import Progress, train
 from nld_models.windows import Batch, Windows
@@ -120,6 +121,17 @@ def test_every_kind_trains_resumes_loads_and_exports(data: SequenceData, tmp_pat
         )
     assert (dynamics.kind == "underdamped") == (model.prior == "underdamped")
     assert (dynamics.rotation_matrix(2) is not None) == (model.prior == "rotated")
+
+
+def test_resuming_a_finished_model_keeps_what_the_second_stage_wrote(data: SequenceData, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    train(data, SMALL, SHORT, path=path)
+    tensors, document = read_file(path)
+    tensors["model.prior.log_d"] += 1.0
+    write_file(path, tensors, document | {"refinement": [{"seed": 0}]})
+    again, _ = train(data, SMALL, SHORT, path=path, resume=True)
+    assert torch.equal(again.model.get_parameter("prior.log_d"), tensors["model.prior.log_d"])
+    assert refine_model(again, data, path=path)[1] == ()
 
 
 def test_a_step_too_long_for_the_energy_is_told(data: SequenceData) -> None:
