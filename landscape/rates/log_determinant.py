@@ -22,6 +22,7 @@ from landscape.errors import UsageError
 from landscape.search.lanczos import Product, Tridiagonals
 from landscape.search.modes import BLOCK, known_modes
 
+LOOKED_AT = 3  # directions a point whose brackets say how many steps are enough for all
 STRIDE = 16  # Lanczos steps between two looks at the quadratures
 SHARP = 1e-5  # residual of a mode that is taken exactly, in units of sqrt(|theta| lowest): its error is the square
 BRACKET = 0.5  # width of a quadrature's bracket at which Lanczos stops, in units of target_se
@@ -235,14 +236,14 @@ def _quadratures(
         lanczos = Tridiagonals(product, points[at].repeat_interleave(p, 0), start, known.outside[at])
         point = at.repeat_interleave(p).cpu().numpy()
         row = int(at[0]) * p + np.arange(len(point))
-        still = np.flatnonzero(known.rest[point] > 0)
-        while len(still) and lanczos.n_steps < options.max_steps:
+        some = np.flatnonzero((np.arange(len(point)) % p < LOOKED_AT) & (known.rest[point] > 0))
+        while len(some) and lanczos.n_steps < options.max_steps:
             lanczos.extend(min(STRIDE, options.max_steps - lanczos.n_steps))
-            for k in still:
-                mean, half = log_quadrature(*lanczos.row(k), known.floor[point[k]])
-                values[row[k]], widths[row[k]] = mean * known.rest[point[k]], half * known.rest[point[k]]
-            width = widths[row[still]]
-            still = still[(width > BRACKET * options.target_se) & np.isfinite(width)]
+            width = [log_quadrature(*lanczos.row(k), known.floor[point[k]])[1] * known.rest[point[k]] for k in some]
+            some = some[(np.array(width) > BRACKET * options.target_se) & np.isfinite(width)]
+        for k in np.flatnonzero(known.rest[point] > 0):
+            mean, half = log_quadrature(*lanczos.row(k), known.floor[point[k]])
+            values[row[k]], widths[row[k]] = mean * known.rest[point[k]], half * known.rest[point[k]]
     return values.reshape(n, p) + known.log_det[:, None], widths.reshape(n, p)
 
 
