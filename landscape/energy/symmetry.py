@@ -257,11 +257,12 @@ class ParticleSymmetry(Symmetry):
         return ((atoms - center) @ matrices.mT + center).reshape(x.shape)
 
     def _permute(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        order = torch.arange(self.n_particles)
-        for label in np.unique(self.labels):
-            of = torch.from_numpy(np.flatnonzero(self.labels == label))
-            order[of] = of[torch.randperm(len(of), generator=generator)]
-        return x.reshape(len(x), -1, self.dim)[:, order.to(x.device)].reshape(x.shape)
+        labels = torch.from_numpy(self.labels)
+        keys = torch.rand(len(x), self.n_particles, generator=generator, dtype=torch.float64) + 2 * labels
+        order = torch.empty(len(x), self.n_particles, dtype=torch.long)
+        order[:, labels.argsort(stable=True)] = keys.argsort(1)  # species by species, in an order of each row's own
+        atoms = x.reshape(len(x), -1, self.dim)
+        return atoms.gather(1, order.to(x.device)[..., None].expand_as(atoms)).reshape(x.shape)
 
     def centered(self, x: Array) -> Array:
         """Configurations (n, n_particles, dim) of x (n, d), about the centroid if translations are declared."""
