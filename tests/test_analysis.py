@@ -52,9 +52,10 @@ def test_a_degenerate_saddle_gets_no_rate_and_is_said(spec: str) -> None:
     assert analysis.to_document()["network"]["log_rate_matrix"][0][1] is None
 
 
-def test_zero_modes_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="zero modes"):
-        landscape.analyze(load_energy("potential:lennard-jones:n=7"))
+def test_zero_modes_that_are_not_declared_are_refused() -> None:
+    ring = Energy(lambda x: (x.square().sum(1) - 1) ** 2, 2, zero_modes="rotation")
+    with pytest.raises(UnsupportedError, match="declare them as its symmetry"):
+        landscape.analyze(ring)
 
 
 def test_rates_beyond_float64_leave_null_and_keep_their_logarithms() -> None:

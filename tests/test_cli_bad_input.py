@@ -323,8 +323,11 @@ def test_bad_command_lines(given: Path, line: str, says: str) -> None:
     _fails(line, given, says)
 
 
-def test_zero_modes_are_not_supported_yet(given: Path) -> None:
-    _fails("analyze potential:lennard-jones:n=3 --json --quiet", given, "zero modes", code=3)
+def test_zero_modes_that_are_not_declared(given: Path) -> None:
+    code = "class Ring:\n    dim, zero_modes = 2, 'rotation'\n"
+    code += "    def __call__(self, x):\n        return (x.square().sum(1) - 1) ** 2\n"
+    Path("ring.py").write_text(code)
+    _fails("analyze ring.py:Ring --json --quiet", given, "declare them as its symmetry", code=3)
 
 
 def test_a_damaged_analysis_can_be_replaced(given: Path) -> None:
