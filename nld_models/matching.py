@@ -67,9 +67,8 @@ def matching_terms(
     """The terms of the loss of `model`, each (S,), in nats a frame."""
     contexts = encoder.contexts(batch.x, batch.mask)
     nodes = encoder.nodes(contexts, batch.x)
-    states, log_sd, path = (inertial_process if isinstance(prior, UnderdampedPrior) else first_order_process)(
-        encoder, prior, contexts, nodes, noise
-    )
+    process = inertial_process if isinstance(prior, UnderdampedPrior) else first_order_process
+    states, log_sd, path = process(encoder, prior, contexts, nodes, noise)
     z = states[..., : prior.dim]
     n_frames = batch.frames.sum((1, 2)).to(z)
     likelihood = (decoder.log_likelihood(batch.x, batch.mask, z) * batch.frames).sum((1, 2))

@@ -38,7 +38,7 @@ def posterior_drift(marginals: Marginals, eps: torch.Tensor, diffusion: torch.Te
 def path_kl_rate(posterior: torch.Tensor, prior: torch.Tensor, diffusion: torch.Tensor | float) -> torch.Tensor:
     """|f_post - f_prior|^2 / (4 D), coordinates summed: drifts (..., d) -> nats a time unit, of shape (...).
 
-    diffusion : a number, or a tensor that broadcasts against (..., d) with a last axis of 1.
+    diffusion : a number, or a tensor that broadcasts against (..., d).
     """
     return ((posterior - prior).square() / (4 * diffusion)).sum(-1)
 
