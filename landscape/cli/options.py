@@ -70,6 +70,11 @@ def search_config(arguments: argparse.Namespace) -> AnalysisConfig:
                 "the bounds of --box have different lengths: give one number a coordinate in both, or one number"
             )
         changes["starts"] = Box(*arguments.box)
+    if arguments.search_dtype is not None:
+        single = arguments.search_dtype == "float32"
+        changes["descent"] = replace(config.minima.descent, single=single)
+        saddles = replace(config.saddles, walk=replace(config.saddles.walk, single=single))
+        config = replace(config, saddles=saddles)
     config = replace(config, minima=replace(config.minima, **changes)) if changes else config
     return config if arguments.seed is None else replace(config, seed=arguments.seed)
 
@@ -100,6 +105,6 @@ def search_line(config: AnalysisConfig) -> str:
     elif isinstance(starts, Box):
         where = f"{config.minima.n_starts} starts in a box from {starts.low} to {starts.high}"
     else:
-        kind = "from a Gaussian" if starts is not None else "in a cube that finds its own scale"
+        kind = "from a Gaussian" if starts is not None else "at scales that the search finds"
         where = f"{config.minima.n_starts} starts {kind}"
     return f"{where}, seed {config.seed}"
