@@ -105,6 +105,6 @@ def search_line(config: AnalysisConfig) -> str:
     elif isinstance(starts, Box):
         where = f"{config.minima.n_starts} starts in a box from {starts.low} to {starts.high}"
     else:
-        kind = "from a Gaussian" if starts is not None else "at scales that the search finds"
+        kind = "from a Gaussian" if starts is not None else "in a cube that finds its own scale"
         where = f"{config.minima.n_starts} starts {kind}"
     return f"{where}, seed {config.seed}"
