@@ -102,9 +102,9 @@ def export(arguments: argparse.Namespace) -> int:
         if to_pathsample:
             states, saddles = saved.states, saved.saddles
             log_dets = None if saved.large is None else tuple(found.values for found in saved.large.determinants)
-            export_pathsample(
-                target, states.energy, states.eigenvalues, saddles.energy, saddles.eigenvalues, saddles.joins, log_dets
-            )
+            log_dets, shapes = (saved.modulo.bare_log_dets, saved.modulo.shapes) if saved.modulo else (log_dets, None)
+            low, top = saved.spectra
+            export_pathsample(target, states.energy, low, saddles.energy, top, saddles.joins, log_dets, shapes)
         else:
             export_network(saved.network, arguments.format, target, arguments.lag_time)
         emit(f"written: {listed}", sys.stdout)

@@ -50,11 +50,13 @@ class Orbits:
     """The orbits of n points. zero_modes (n,) int : their dimensions z. log_volume (n,) : log V, over all pieces.
 
     order (n,) int : order of the point group (the pairs of a sign and a permutation that a rotation undoes).
+    moments (n, r) : of inertia, for unit masses; 0 where particles on a line have none.
     """
 
     zero_modes: Array
     log_volume: Array
     order: Array
+    moments: Array
 
 
 class Symmetry(ABC):
@@ -353,7 +355,7 @@ class ParticleSymmetry(Symmetry):
         isomers = math.log(len(self.signs)) + sum(math.lgamma(int(count) + 1) for count in np.bincount(self.labels))
         order = np.array([self.point_group_order(atoms) for atoms in self.centered(x)], int)
         zero_modes = turning + (self.dim if self.translation else 0)
-        return Orbits(zero_modes, volume + isomers - np.log(np.maximum(order, 1)), order)
+        return Orbits(zero_modes, volume + isomers - np.log(np.maximum(order, 1)), order, moments)
 
     def point_group_order(self, atoms: Array) -> int:
         """h, the number of pairs (sign, permutation) that some rotation undoes, for a centred configuration."""

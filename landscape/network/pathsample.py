@@ -22,8 +22,12 @@ from landscape.errors import UsageError
 from landscape.network.elimination import Array
 from landscape.network.export import replace_files
 
-# A point without a shape: no symmetry is counted, and moments that cancel in every ratio.
-_ORDER, _MOMENTS = "1", "1.0 1.0 1.0"
+# A point without a shape: order 1, so that no symmetry is counted, and moments that cancel in every ratio.
+_POINT = (1.0, 1.0, 1.0, 1.0)
+
+
+def _moments(shape: Array) -> str:
+    return " ".join(repr(float(moment)) for moment in shape[1:])
 
 
 def pathsample_paths(folder: str | os.PathLike[str]) -> list[Path]:
@@ -39,12 +43,14 @@ def export_pathsample(
     saddle_eigenvalues: Array,
     joins: Array,
     log_dets: tuple[Array, ...] | None = None,
+    shapes: tuple[Array, Array] | None = None,
 ) -> list[Path]:
     """Write min.data and ts.data into `folder`, which is made if it is missing; returns the two paths.
 
     energies (n,), eigenvalues (n, d) of minima. saddle_energies (m,), saddle_eigenvalues (m, d), joins (m, 2) int from
     0: saddles with an unknown side (-1) are left out, since the format cannot hold them. All numbers have 17 digits.
     log_dets : log |det| of minima (n,) and saddles (m,), where the eigenvalues are not all of them.
+    shapes : of clusters, the order of the point group and three moments of inertia, (n, 4) and (m, 4).
     UsageError: a minimum with an eigenvalue that is not positive, a saddle without exactly one negative eigenvalue, a
     folder that cannot be written.
     """
@@ -58,14 +64,17 @@ def export_pathsample(
     low_products, top_products = np.log(lows).sum(axis=1), np.log(np.where(tops > 0, tops, 1.0)).sum(axis=-1)
     if log_dets is not None:
         low_products, top_products = log_dets[0], log_dets[1] - np.log(np.abs(np.where(tops < 0, tops, 1.0))).sum(-1)
+    low_shapes, top_shapes = shapes or (np.tile(_POINT, (len(energies), 1)), np.tile(_POINT, (len(saddle_energies), 1)))
     minima = [
-        f"{energy:.17g} {log_product:.17g} {_ORDER} {_MOMENTS}\n"
-        for energy, log_product in zip(energies, low_products, strict=True)
+        f"{energy:.17g} {log_product:.17g} {shape[0]:.0f} {_moments(shape)}\n"
+        for energy, log_product, shape in zip(energies, low_products, low_shapes, strict=True)
     ]
     saddles = []
-    for energy, log_product, (i, j) in zip(saddle_energies, top_products, np.asarray(joins).tolist(), strict=True):
+    ends = np.asarray(joins).tolist()
+    for energy, log_product, shape, (i, j) in zip(saddle_energies, top_products, top_shapes, ends, strict=True):
         if i >= 0 and j >= 0:
-            saddles.append(f"{energy:.17g} {log_product:.17g} {_ORDER} {i + 1} {j + 1} {_MOMENTS}\n")
+            order = f"{shape[0]:.0f}"
+            saddles.append(f"{energy:.17g} {log_product:.17g} {order} {i + 1} {j + 1} {_moments(shape)}\n")
     paths = pathsample_paths(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

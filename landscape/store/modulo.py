@@ -24,10 +24,19 @@ class Modulo:
     log_dets: tuple[Array, Array]
     bare_log_dets: tuple[Array, Array]
 
+    @property
+    def shapes(self) -> tuple[Array, Array]:
+        """Order of the point group and three moments of inertia, (n, 4) and (m, 4); 1 for one that is not there."""
+        both = []
+        for orbits in self.orbits:
+            moments = np.ones((len(orbits.order), 3))
+            given = orbits.moments
+            moments[:, : given.shape[1]] = np.where(given > 0, given, 1.0)
+            both.append(np.column_stack([orbits.order, moments]))
+        return both[0], both[1]
 
-def modulo_symmetry(
-    record: Mapping[str, Any] | None, states: States, saddles: Saddles, beta: float
-) -> Modulo | None:
+
+def modulo_symmetry(record: Mapping[str, Any] | None, states: States, saddles: Saddles, beta: float) -> Modulo | None:
     """None unless `record` declares a symmetry with zero modes."""
     dim = states.x.shape[1]
     symmetry = None if record is None else from_record(record, dim, "the analysis")
