@@ -54,14 +54,14 @@ class Earlier:
     """What an earlier search of the same energy found, for one that adds to it.
 
     x (n, d), hits (n,) : its stationary points and the starts that ended at them. starts : how many starts came to
-    what, by the names of `Status`. region : where it searched. number : of searches so far.
+    what, by the names of `Status`. region : where it searched. searches : that add up to it, itself included.
     """
 
     x: np.ndarray
     hits: np.ndarray
     starts: Mapping[str, int]
     region: Region
-    number: int
+    searches: int
 
     @property
     def n_starts(self) -> int:
@@ -114,7 +114,7 @@ def analyze(
     slow = is_slow(energy)
     if slow or executor is not None or store is not None:
         energy = TaskEnergy(energy, answers=store, executor=executor, slow=slow)
-    streams = random_streams(config.seed, 0 if earlier is None else earlier.number)
+    streams = random_streams(config.seed, 0 if earlier is None else earlier.searches)
     minima, found = _search(energy, config, streams, report, store, earlier)
     large = None
     if energy.matrix_free:

@@ -91,9 +91,14 @@ def earlier_of(reader: Reader, search: Search) -> Earlier:
         raise UsageError(f"{reader.file} holds no finished analysis to add to: analyse again with --force")
     diagnostics, points = result[0]["diagnostics"], reader.points(search.number)
     region = diagnostics["search_region"]
+    # Random numbers depend on how many searches this one builds on, not on what else the folder has seen.
+    records = {other.number: other.record for other in reader.searches()}
+    depth, before = 1, search.record["adds_to"]
+    while before is not None:
+        depth, before = depth + 1, records[before]["adds_to"]
     return Earlier(
         points.x, points.hits, diagnostics["starts"], Region(np.array(region["center"]), region["half_width"]),
-        search.number,
+        depth,
     )  # fmt: skip
 
 

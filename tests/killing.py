@@ -21,10 +21,12 @@ class Launcher:
 
     def __init__(self, folder: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+        self.errors = folder / "errors.txt"  # standard error of all commands
+        with self.errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors, text=True,
+            )  # fmt: skip
 
     def __enter__(self) -> Launcher:
         return self
@@ -51,7 +53,8 @@ def _serve() -> None:
 
     import landscape.analysis
     import landscape.cli.commands
-    import landscape.continuation  # noqa: F401
+    import landscape.continuation
+    import landscape.tables  # noqa: F401
     from landscape.cli import main
 
     torch.set_num_threads(1)
@@ -76,7 +79,7 @@ def _wait(child: int, kill_after: float | None) -> tuple[int, float]:
         if kill_after is not None and used >= kill_after:
             os.kill(child, 9)
             kill_after = None
-        time.sleep(5e-4)
+        time.sleep(2e-3)
 
 
 def _processor_time(pid: int) -> float:

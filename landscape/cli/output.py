@@ -44,6 +44,8 @@ def check_folder(folder: Path, force: bool) -> None:
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(STAGING)}
         ours = DOCUMENT in names and OURS.search((folder / DOCUMENT).read_bytes()) is not None
         ours = ours or is_store(folder / DATABASE)
+        if DOCUMENT not in names and _holds_nothing(folder):  # a process was killed before its search had begun
+            names -= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
     except OSError as error:
         raise UsageError(f"the output folder {folder} cannot be read ({error.strerror}): {ADVICE}") from error
     if names and not ours:
@@ -57,6 +59,19 @@ def check_folder(folder: Path, force: bool) -> None:
         raise UsageError(
             f"{folder} already holds an analysis: replace it with --force, add starts to it with --resume, or {ADVICE}"
         )
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether the folder's store is there, whole and empty."""
+    from landscape.store import DATABASE, Reader
+
+    if not (folder / DATABASE).is_file():
+        return False
+    try:
+        with Reader.open(folder) as reader:
+            return not reader.searches() and reader.result() is None
+    except UsageError:
+        return False
 
 
 def check_writable(file: Path) -> None:
