@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Options that a search on record has already.
 ON_RECORD = (
-    "dim", "dynamics", "beta", "gamma", "mass", "rotation", "box", "starts_from", "seed", "config", "time_step",
-    "force",
+    "dim", "dynamics", "beta", "gamma", "mass", "rotation", "box", "starts_from", "seed", "search_dtype", "config",
+    "time_step", "force",
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _begun(call: _Call, folder: Path) -> int:
     if not arguments.energy:
         raise UsageError("name an energy to analyse (see landscape analyze --help)")
     config = search_config(arguments)
-    energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
+    energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust, device=arguments.device)
     config = config.suited_to(energy)
     dynamics, origins = from_metadata(energy.metadata, energy.dim, **parameters(arguments))
     check_starts(config, energy.dim)
@@ -140,7 +140,9 @@ def _energy_on_record(arguments: argparse.Namespace, folder: Path, search: Searc
                 f"the energy of {folder} is code, {spec}: allow it to run with --trust, or name it: landscape analyze "
                 f"{spec} --resume {folder}"
             )
-    return load_energy(spec, dim=record["dim"], trust=arguments.trust, dtype=record["dtype"])
+    return load_energy(
+        spec, dim=record["dim"], trust=arguments.trust, dtype=record["dtype"], device=arguments.device
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -286,7 +286,12 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     search.add_argument("--starts-from", metavar="FILE.npy", help="start at these points (n, d)")
     search.add_argument("--seed", type=_whole, metavar="S", help="of all randomness (default 0)")
+    search.add_argument(
+        "--search-dtype", choices=("float32", "float64"),
+        help="precision of descents and walks (default float64); their ends are polished in float64 in any case",
+    )  # fmt: skip
     search.add_argument("--config", metavar="FILE.toml", help="every other setting; flags win over it")
+    search.add_argument("--device", metavar="NAME", default="cpu", help="torch device, such as cuda (default cpu)")
     _add_threads(search)
     processes = search.add_mutually_exclusive_group()
     processes.add_argument(
