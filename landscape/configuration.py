@@ -19,7 +19,8 @@ from landscape.search import Box, Gaussian, MinimaSearch, Points, SaddleSearch, 
 from landscape.weights import ExactWeights, SampledWeights
 
 SECTIONS = ("minima", "saddles", "paths", "weights", "exact", "determinants")
-LARGE_STARTS, LARGE_ROWS, LARGE_SWEEP = 200, 32, 200  # in place of the defaults, where d is too large for Hessians
+# In place of the defaults where d is too large for Hessians; above d = 1,000 fewer as 1 / d, but at least a third.
+LARGE_STARTS, LARGE_ROWS, LARGE_SWEEP = 200, 32, 200
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,20 @@ class AnalysisConfig:
 
     def suited_to(self, energy: Energy) -> AnalysisConfig:
         """This config, except where d is too large for Hessians (`Energy.matrix_free`): there, what was left at its
-        default becomes 200 starts, a sweep of 200 and 32 walks a round, and weights by sampling are left out: draws
-        from harmonic wells are worth next to nothing in so many dimensions, and chains do not change wells.
+        default becomes 200 starts, a sweep of 200 and 32 walks a round (above d = 1,000 down to a third of these), and
+        weights by sampling are left out: draws from harmonic wells are worth next to nothing in so many dimensions,
+        and chains do not change wells.
         """
         if not energy.matrix_free:
             return self
-        plain = AnalysisConfig()
+        plain, share = AnalysisConfig(), min(1.0, max(1 / 3, 1000 / energy.dim))
         minima, saddles = self.minima, self.saddles
         if minima.n_starts == plain.minima.n_starts:
-            minima = replace(minima, n_starts=LARGE_STARTS)
+            minima = replace(minima, n_starts=round(share * LARGE_STARTS))
         if saddles.sweep == plain.saddles.sweep:
-            saddles = replace(saddles, sweep=LARGE_SWEEP)
+            saddles = replace(saddles, sweep=round(share * LARGE_SWEEP))
         if saddles.rows == plain.saddles.rows:
-            saddles = replace(saddles, rows=LARGE_ROWS)
+            saddles = replace(saddles, rows=round(share * LARGE_ROWS))
         return replace(
             self, minima=minima, saddles=saddles, weights=None if self.weights == plain.weights else self.weights,
             exact=None if self.exact == plain.exact else self.exact,
