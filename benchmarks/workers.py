@@ -1,10 +1,10 @@
 """Where processes begin to pay: one batched process against local workers, on energies that take a known time.
 
-    python benchmarks/workers.py [--starts N] [--json FILE]
+    python benchmarks/workers.py [--starts N] [--workers N] [--json FILE]
 
 Descents from N points in a double well whose evaluation sleeps, for so many milliseconds a point or a call: a stand-in
 for work that is done elsewhere (another program, a server, an accelerator), so that the numbers are of the engine and
-not of this machine's cores. For the time that workers need to start (they import torch) there is a column of its own.
+not of this machine's cores. The time that workers need to start (they import torch) is told apart.
 """
 
 from __future__ import annotations
@@ -58,48 +58,39 @@ def descend(name: str, starts: int, executor: Executor | None, in_blocks: bool) 
     return {"seconds": seconds, "gradients": plain.evaluations.gradient, "x": ended["x"]}
 
 
-def awake(n: int, executor: Executor, name: str) -> None:
-    """Four blocks for each worker, so that all of them have started and loaded the energy."""
+def started(n: int, executor: Executor, name: str) -> float:
+    """Seconds until every worker has started and loaded the energy: four blocks for each of them."""
     energy = TaskEnergy(load_energy(f"{Path(__file__).resolve()}:{name}", dim=DIM), executor=executor, slow=True)
+    begun = time.perf_counter()
     energy.value(torch.zeros(64 * n, DIM, dtype=torch.float64))
-
-
-def measure(name: str, starts: int, workers: tuple[int, ...]) -> dict[str, Any]:
-    slow = is_slow(load_energy(f"{Path(__file__).resolve()}:{name}", dim=DIM))
-    alone, cut = descend(name, starts, None, False), descend(name, starts, None, True)
-    row: dict[str, Any] = {
-        "energy": name, "starts": starts, "slow": slow, "gradients": alone["gradients"], "alone_s": alone["seconds"],
-        "alone_in_blocks_s": cut["seconds"],
-    }  # fmt: skip
-    for n in workers:
-        begun = time.perf_counter()
-        with Workers(n) as executor:
-            awake(n, executor, name)
-            row[f"workers_{n}_start_s"] = time.perf_counter() - begun
-            found = descend(name, starts, executor, True)
-        row[f"workers_{n}_s"] = found["seconds"]
-        assert torch.equal(found["x"], cut["x"]), "workers have to give the serial answer bit by bit"
-    return row
+    return time.perf_counter() - begun
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=64)
-    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    print(f"{'energy':>9} {'slow':>5} {'gradients':>9} {'alone':>8} {'blocks':>8}", end="")
-    print(*(f" {n:>3} workers (start)" for n in arguments.workers), sep="")
-    for name in CASES:
-        row = measure(name, arguments.starts, tuple(arguments.workers))
-        rows.append(row)
-        told = "".join(
-            f" {row[f'workers_{n}_s']:10.2f} ({row[f'workers_{n}_start_s']:5.1f})" for n in arguments.workers
-        )
-        times = f"{row['alone_s']:8.2f} {row['alone_in_blocks_s']:8.2f}{told}"
-        print(f"{name:>9} {row['slow']!s:>5} {row['gradients']:9} {times}", flush=True)
+    n, rows = arguments.workers, []
+    with Workers(n) as executor:
+        print(f"{n} workers have started after {started(n, executor, CASES[0]):.1f} s", flush=True)
+        print(f"{'energy':>9} {'slow':>5} {'gradients':>9} {'one batch':>9} {'blocks':>8} {'workers':>8}", flush=True)
+        for name in CASES:
+            started(n, executor, name)
+            found = descend(name, arguments.starts, executor, True)
+            alone, cut = descend(name, arguments.starts, None, False), descend(name, arguments.starts, None, True)
+            assert torch.equal(found["x"], cut["x"]), "workers have to give the serial answer bit by bit"
+            row = {
+                "energy": name, "starts": arguments.starts, "workers": n,
+                "slow": is_slow(load_energy(f"{Path(__file__).resolve()}:{name}", dim=DIM)),
+                "gradients": alone["gradients"], "one_batch_s": alone["seconds"], "blocks_s": cut["seconds"],
+                "workers_s": found["seconds"],
+            }  # fmt: skip
+            rows.append(row)
+            times = f"{row['one_batch_s']:9.2f} {row['blocks_s']:8.2f} {row['workers_s']:8.2f}"
+            print(f"{name:>9} {row['slow']!s:>5} {row['gradients']:9} {times}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

@@ -115,8 +115,9 @@ def _resumed(call: _Call, folder: Path) -> int:
                 raise UsageError(f"the search in {folder} is not finished: finish it first, without --starts {starts}")
             store.resume(search)
             before = [s for s in searches if s.number == search.record["adds_to"]]
+            earlier = earlier_of(store, before[0]) if before else None
             with _executor(arguments, energy) as executor:
-                return run.search(energy, options, earlier_of(store, before[0]) if before else None, executor)
+                return run.search(energy, options, earlier, executor, begun=False)
         if starts is None:
             return run.finished(Analysis.load(folder), energy)
         earlier = earlier_of(store, search)
@@ -153,11 +154,19 @@ class _Run:
     folder: Path
     store: Store
 
-    def search(self, energy: Energy, options: Options, earlier: Earlier | None, executor: Executor | None) -> int:
-        """Search, write and tell. What is found stays in the store unless the energy turns out to be unusable."""
+    def search(
+        self,
+        energy: Energy,
+        options: Options,
+        earlier: Earlier | None,
+        executor: Executor | None,
+        begun: bool = True,
+    ) -> int:
+        """Search, write and tell. What is found stays in the store, unless the search was begun just now and turns out
+        to ask for what cannot be."""
         from landscape import analysis as steps
         from landscape import tables
-        from landscape.store import dynamics_record
+        from landscape.store import StoreError, dynamics_record
 
         arguments = self.call.arguments
         if not arguments.json:
@@ -179,8 +188,9 @@ class _Run:
             raise KeyboardInterrupt(
                 f"what was found is kept; go on with: landscape analyze --resume {self.folder}"
             ) from interrupt
-        except (EnergyError, UnsupportedError):
-            self.store.discard()
+        except (EnergyError, UsageError, UnsupportedError) as error:
+            if begun and not isinstance(error, StoreError):
+                self.store.discard()
             raise
         return self._told(found, energy)
 

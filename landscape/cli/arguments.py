@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
             "check",
             "every rate of a saved analysis beside an independent estimate, with a verdict",
             "Compare the rates of a saved analysis with independent ones (a grid, the Klein-Kramers operator, "
-            "simulated passages, bounds) and store the verdicts in its analysis.json. A doubtful rate is an answer: "
+            "simulated passages, bounds) and store the verdicts with it. A doubtful rate is an answer: "
             "the exit code is 0.",
         )
     )

@@ -87,10 +87,10 @@ def check(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     from landscape.network.export import export_network, export_paths
     from landscape.network.pathsample import export_pathsample, pathsample_paths
-    from landscape.store import DOCUMENT, Analysis
+    from landscape.store import DATABASE, DOCUMENT, Analysis
 
     target = Path(arguments.output)
-    if target.resolve() == (Path(arguments.folder) / DOCUMENT).resolve():
+    if target.resolve() in [(Path(arguments.folder) / name).resolve() for name in (DOCUMENT, DATABASE)]:
         raise UsageError(f"{target} is the analysis itself: export to another file")
     to_pathsample = arguments.format == "pathsample"
     if to_pathsample and arguments.lag_time is not None:

@@ -29,11 +29,11 @@ def write_report(arguments: argparse.Namespace) -> int:
     from landscape.network.export import replace_files
     from landscape.report import report_page
     from landscape.report.views import check_extra
-    from landscape.store import DOCUMENT, Analysis
+    from landscape.store import DATABASE, DOCUMENT, Analysis
 
     folder, target = Path(arguments.folder), Path(arguments.output)
     check_writable(target)
-    if target.resolve() == (folder / DOCUMENT).resolve():
+    if target.resolve() in ((folder / DOCUMENT).resolve(), (folder / DATABASE).resolve()):
         raise UsageError(f"{target} is the analysis itself: write the report to another file")
     if arguments.three_d:
         check_extra()

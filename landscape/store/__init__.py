@@ -1,6 +1,6 @@
 """The saved analysis: `Analysis`, the arrays it holds, its JSON document, and the store that a search writes to."""
 
-from landscape.store.database import DATABASE, STAGING, Reader, Search, Store, is_store
+from landscape.store.database import DATABASE, STAGING, Reader, Search, Store, StoreError, is_store
 from landscape.store.document import FORMAT, VERSION, dynamics_record, source_file
 from landscape.store.large import Large
 from landscape.store.records import Exact, Saddles, Sampled, SavedPaths, States
@@ -23,6 +23,7 @@ __all__ = [
     "Search",
     "States",
     "Store",
+    "StoreError",
     "dynamics_record",
     "is_store",
     "source_file",

@@ -63,8 +63,12 @@ class KnownPoints:
     hits: np.ndarray
 
 
+class StoreError(UsageError):
+    """The file cannot be read or written, is damaged, or is in use."""
+
+
 class Reader:
-    """A store, open for reading. A context manager; every failure of sqlite is a UsageError that says what to do."""
+    """A store, open for reading. A context manager; every failure of sqlite is a StoreError that says what to do."""
 
     def __init__(self, file: Path, connection: sqlite3.Connection) -> None:
         self.file = file
@@ -339,14 +343,14 @@ def _told(file: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
-        raise UsageError(
+        raise StoreError(
             f"cannot read or write {file} ({getattr(error, 'strerror', None) or error}): "
             "see to disk space and permissions; what was there is kept, and --resume goes on from it"
         ) from error
     except (sqlite3.DatabaseError, ValueError, EOFError) as error:
         copy = file.with_suffix(".json")
         rescue = f"{copy} still holds the last finished analysis; " if copy.is_file() else ""
-        raise UsageError(f"{file} is damaged ({error}): {rescue}analyse again with --force") from error
+        raise StoreError(f"{file} is damaged ({error}): {rescue}analyse again with --force") from error
 
 
 def _locked(folder: Path) -> int | None:
@@ -358,12 +362,12 @@ def _locked(folder: Path) -> int | None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UsageError(f"the folder {folder} cannot be opened ({error.strerror}): choose another") from error
+        raise StoreError(f"the folder {folder} cannot be opened ({error.strerror}): choose another") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise UsageError(
+        raise StoreError(
             f"another process is at work in {folder}: wait until it has finished, or choose another folder"
         ) from error
     return descriptor
