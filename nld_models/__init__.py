@@ -9,6 +9,7 @@
   `resolution` what both need.
 - Training: `training` with `config`, `windows`, `checkpoint` and `slow_coordinates`; then `refinement`, the second
   stage, with `kinetics` and `least_change`.
-- Afterwards: `landscape_adapter` leads to `landscape`, `evaluation` compares with the truth, `experiment` with the
-  numbers of the paper (`published`), `simulation` makes new sequences, `plots` draws; `commands` and `cli` are `nld`.
+- Afterwards: `landscape_adapter` leads to `landscape`, `drift_states` is what a free drift has instead; `evaluation`
+  compares with the truth, `experiment` with the numbers of the paper (`published`), `experiment_table` many of these;
+  `simulation` makes new sequences, `plots` draws; `commands` and `cli` are `nld`.
 """
