@@ -41,6 +41,11 @@ def read_documents(folder: Path) -> list[dict[str, Any]]:
 def experiments_table(documents: Sequence[Document]) -> str:
     """Markdown: all experiments, a line each; then every seed of each."""
     lines = [
+        "# The published experiments, every seed",
+        "",
+        "Each line is one run of `nld experiment`; the documents are in `docs/experiments/`, and this page is what "
+        "`python -m nld_models.experiment_table docs/experiments` prints.",
+        "",
         f"Note: {DATA_DIFFER}. Published values are means over models chosen by their 2nd-order weights (experiment 1: "
         "the best five of many); ours are over all seeds.",
         "",
