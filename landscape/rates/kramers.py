@@ -201,7 +201,7 @@ def reduced_energy_loss(dynamics: Dynamics, barrier: Any, hessian: np.ndarray) -
 def _energy_loss_per_barrier(dynamics: Dynamics, spectrum: np.ndarray, hessians: np.ndarray | None) -> np.ndarray:
     if not isinstance(dynamics, Underdamped):
         return np.full(len(spectrum), np.inf)
-    d = spectrum.shape[1]
+    d = spectrum.shape[1] if hessians is None else hessians.shape[1]  # spectra may lack zero modes
     gamma, mass = dynamics.gamma_vector(d), dynamics.mass_vector(d)
     if hessians is None:
         return 2 * math.pi * gamma[0] / np.sqrt(-spectrum.min(axis=1) * mass[0])

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from landscape.energy import Energy, Periodic
+from landscape.energy import Energy, ParticleSymmetry, Periodic
 from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, iterate
@@ -235,6 +235,10 @@ def assign_basins(
     x = torch.as_tensor(points, dtype=energy.dtype, device=energy.device)
     if x.ndim != 2 or x.shape[1] != energy.dim:
         raise UsageError(f"points have shape (m, {energy.dim}) for this energy, not {tuple(x.shape)}")
+    if isinstance(energy.symmetry, ParticleSymmetry):
+        from landscape.search.particles import assign_clusters  # it descends as searches do, which build on this room
+
+        return assign_clusters(energy, x, basins.x.cpu().numpy())
     parts = [_assign(energy, part, basins, options) for part in x.split(ASSIGN_CHUNK)]
     return torch.cat(parts).cpu().numpy()
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from landscape.energy import Energy
 from landscape.search.driver import Status
-from landscape.search.flow import Basins, FlowOptions
-from landscape.search.lbfgs import relax
-from landscape.search.particles import symmetry_of
+from landscape.search.particles import descents, spacing_of, symmetry_of
 from landscape.search.stationary import StationaryPoints
 from landscape.search.string import Paths, StringOptions, join_halves, make_paths, resample
 from landscape.search.traces import traced_flow
@@ -20,29 +17,19 @@ from landscape.search.traces import traced_flow
 MOST_PATHS = 100  # of the lowest saddles; an image costs as much as a step of a search
 
 
-@dataclass(frozen=True)
-class Sides:
-    """Points x (2 n, d) beside both sides of saddles, and how to descend from there: by `flow` among no known basins
-    (`nowhere`), then quickly, with steps of at most half of `reach`."""
-
-    x: torch.Tensor
-    nowhere: Basins
-    flow: FlowOptions
-    reach: float
-
-
 def cluster_paths(
     energy: Energy,
     states: np.ndarray,
     saddles: np.ndarray,
     joins: np.ndarray,
-    sides: Callable[[np.ndarray], Sides],
+    sides: Callable[[np.ndarray], torch.Tensor],
     found: StationaryPoints,
     options: StringOptions,
 ) -> tuple[Paths, np.ndarray]:
     """Paths through the lowest saddles with two known ends, and which of `joins` (m, 2) these are.
 
-    states (n, d) in their order; saddles (m,) : catalogue numbers, lowest first, of points in `found`. The first image
+    states (n, d) in their order; saddles (m,) : catalogue numbers, lowest first, of points in `found`; sides : of some
+    of these, points beside both sides of each, pairs together. The first image
     is states[joins[k, 0]] itself; the last is the copy of states[joins[k, 1]] to which the saddle leads from there.
     """
     chosen = np.flatnonzero((joins >= 0).all(1))[:MOST_PATHS]
@@ -65,12 +52,12 @@ def cluster_paths(
 
 
 def _descents(
-    energy: Energy, states: np.ndarray, joins: np.ndarray, top: np.ndarray, sides: Sides
+    energy: Energy, states: np.ndarray, joins: np.ndarray, top: np.ndarray, beside: torch.Tensor
 ) -> list[torch.Tensor]:
     """2 n polylines (k, d): from each saddle top (n, d) to copies of the two states that it joins, in their order."""
     symmetry = symmetry_of(energy)
-    flowed = traced_flow(energy, sides.x, sides.nowhere, sides.flow)
-    ends = relax(energy, flowed["x"], sides.reach, center=flowed["x"])["x"].cpu().numpy()
+    ended = descents(energy, beside, spacing_of(symmetry, states), traced_flow)
+    ends = ended["x"].cpu().numpy()
     halves = []
     for k, (a, b) in enumerate(joins):
         rows = [2 * k, 2 * k + 1]
@@ -81,7 +68,7 @@ def _descents(
         if gap[0][0] + gap[1][1] > gap[0][1] + gap[1][0]:
             rows, copies = rows[::-1], copies[::-1]
         for row, end in ((rows[0], copies[0][0]), (rows[1], copies[1][1])):
-            trace = flowed["trace"][row]
+            trace = ended["trace"][row]
             first, last = (torch.as_tensor(point).to(trace)[None] for point in (top[k], end))
             halves.append(torch.cat([first, trace, last]))
     return halves

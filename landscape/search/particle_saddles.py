@@ -18,11 +18,11 @@ from landscape.energy.alignment import sorted_distances
 from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult, n_components
 from landscape.search.driver import Status
 from landscape.search.explore import UNKNOWN, SaddleSearch
-from landscape.search.flow import Basins, FlowOptions, gradient_flow
+from landscape.search.flow import gradient_flow
 from landscape.search.lbfgs import relax
 from landscape.search.minima import MinimaResult, Progress
-from landscape.search.particle_paths import Sides, cluster_paths
-from landscape.search.particles import random_clouds, settled_clouds, symmetry_of
+from landscape.search.particle_paths import cluster_paths
+from landscape.search.particles import descents, random_clouds, settled_clouds, spacing_of, symmetry_of
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, canonical_order
 from landscape.search.string import StringOptions, relax_strings, straight_images
@@ -31,7 +31,6 @@ MOST_MINIMA = 24  # from which walks of one round start
 FARTHEST = 0.7  # length of a walk's first displacement at most, in units of the spacing of particles and of sqrt(d)
 SPREAD = 3.0  # a walk that takes a particle farther out than this, in units of the largest cluster, has diverged
 SIDE_STEP = 0.05  # how far beside a saddle its descents begin, in units of the spacing
-FLOW_STEPS = 60  # of the gradient flow that decides which way a side leads, before a quicker descent ends it
 PAIRS = 100  # strings a look
 
 
@@ -50,7 +49,7 @@ class ParticleRounds:
         self.energy, self.catalogue, self.generator = energy, catalogue, generator
         self.config, self.progress, self.symmetry = config, progress, symmetry_of(energy)
         self.radius = max(minima.radius, np.finfo(float).tiny)
-        self.spacing = self._spacing(minima.minima.x)
+        self.spacing = spacing_of(self.symmetry, minima.minima.x)
         self.ends: dict[int, tuple[int, int]] = {}
         self.visits: dict[int, int] = {}
         self.hits: dict[int, int] = {}
@@ -150,15 +149,12 @@ class ParticleRounds:
 
     # -- what saddles join -------------------------------------------------------------------------------------------
 
-    def sides(self, saddles: np.ndarray) -> Sides:
-        """Points beside both sides of saddles, pairs together, and the flow that leads on from there."""
+    def sides(self, saddles: np.ndarray) -> torch.Tensor:
+        """Points (2 n, d) beside both sides of n saddles, pairs together."""
         found = self.catalogue.points()
         mode = np.linalg.eigh(found.hessian[saddles])[1][:, :, 0]
         signed = np.stack([-mode, mode], 1).reshape(-1, self.energy.dim)
-        x = found.x[saddles].repeat(2, 0) + SIDE_STEP * self.spacing * signed
-        local = 0.3 * self.spacing
-        nowhere = Basins(self._tensor(np.zeros((1, self.energy.dim))), self._tensor(np.full(1, -1.0)), local)
-        return Sides(self._tensor(x), nowhere, FlowOptions(max_iterations=FLOW_STEPS), local)
+        return self._tensor(found.x[saddles].repeat(2, 0) + SIDE_STEP * self.spacing * signed)
 
     def _connect(self) -> None:
         """Descend both sides of every saddle without ends; minima met on the way are added."""
@@ -174,9 +170,8 @@ class ParticleRounds:
         ends = [int(k) if int(k) in minima else UNKNOWN for k in reached]
         self.ends |= {int(k): (ends[2 * i], ends[2 * i + 1]) for i, k in enumerate(pending)}
 
-    def _descend(self, sides: Sides) -> np.ndarray:
-        flowed = gradient_flow(self.energy, sides.x, sides.nowhere, sides.flow)
-        return self._settle(relax(self.energy, flowed["x"], sides.reach, center=flowed["x"]))
+    def _descend(self, x: torch.Tensor) -> np.ndarray:
+        return self._settle(descents(self.energy, x, self.spacing, gradient_flow))
 
     # -- strings -----------------------------------------------------------------------------------------------------
 
@@ -273,14 +268,6 @@ class ParticleRounds:
                 "either side, left out of the rate matrix"
             )
         return warnings
-
-    def _spacing(self, x: np.ndarray) -> float:
-        """The median distance of a particle from its nearest neighbour, over minima x (n, d)."""
-        atoms = self.symmetry.centered(x)
-        if atoms.shape[1] < 2:
-            return self.radius
-        distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3) + np.diag(np.full(atoms.shape[1], np.inf))
-        return float(np.median(distance.min(2)))
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)

@@ -7,20 +7,31 @@ would visit them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from landscape.energy import Energy, ParticleSymmetry
 from landscape.errors import EnergyError, UnsupportedError, UsageError
-from landscape.search.driver import Status
+from landscape.search.driver import State, Status
+from landscape.search.flow import Basins, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult, MinimaSearch, Progress
 from landscape.search.starts import Points, draw_finite
-from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
+from landscape.search.stationary import (
+    MERGE_E,
+    MERGE_X,
+    Catalogue,
+    StationaryPoints,
+    canonical_order,
+    newton_polish,
+)
 from landscape.search.unseen import LARGE, unseen_probability
 
 # radii of clouds, times n_particles^(1 / dim), before anything is known; the second lot where the first finds nothing
 PILOT_RADII = ((0.3, 1.0, 3.0), (0.01, 0.1, 10.0, 100.0))
+FLOW_STEPS = 60  # of the gradient flow that decides which way a descent leads, before a quicker one ends it
 SETTLING = 40  # iterations after which overlaps are gone and planar clouds are planar still
 PILOT_CLOUDS = 16  # at each of them
 CLOUD_RADII = (0.6, 1.4)  # of the later clouds, in units of the lowest minimum's
@@ -168,6 +179,43 @@ def settled_clouds(energy: Energy, radius: float, n: int, generator: torch.Gener
     """Random clouds after the first part of a descent, where no particles overlap any more: starts for walks."""
     x = random_clouds(energy, radius, n, generator)
     return relax(energy, x, radius, LBFGS(max_iterations=SETTLING))["x"]
+
+
+def spacing_of(symmetry: ParticleSymmetry, x: np.ndarray) -> float:
+    """The median distance of a particle from its nearest neighbour, over configurations x (n, d)."""
+    atoms = symmetry.centered(x)
+    n = atoms.shape[1]
+    if n < 2:
+        return max(extent(symmetry, x), np.finfo(float).tiny)
+    distance = np.linalg.norm(atoms[:, :, None] - atoms[:, None], axis=3) + np.diag(np.full(n, np.inf))
+    return float(np.median(distance.min(2)))
+
+
+def descents(energy: Energy, x: torch.Tensor, spacing: float, flow: Callable[..., State]) -> State:
+    """From each row of x (n, d) the gradient flow, by `flow`, until it is clear where it leads, then a quick descent
+    in short steps: the state of that, and what else `flow` told."""
+    local = 0.3 * spacing
+    origin = torch.zeros(1, energy.dim, dtype=energy.dtype, device=energy.device)
+    nowhere = Basins(origin, torch.full_like(origin[:, 0], -1.0), local)  # no balls: copies of minima are everywhere
+    flowed = flow(energy, x, nowhere, FlowOptions(max_iterations=FLOW_STEPS))
+    return flowed | relax(energy, flowed["x"], local, center=flowed["x"])
+
+
+def assign_clusters(energy: Energy, x: torch.Tensor, minima: np.ndarray) -> np.ndarray:
+    """Label configurations x (n, d) by the minimum (m, d) of which their gradient flow reaches a copy, -1 for none."""
+    symmetry = symmetry_of(energy)
+    ended = descents(energy, x, spacing_of(symmetry, minima), gradient_flow)
+    polished = newton_polish(energy, ended["x"])
+    arrived = (polished["status"] == Status.CONVERGED).cpu().numpy()
+    points, energies = polished["x"].cpu().numpy(), polished["energy"].cpu().numpy()
+    bottoms = np.asarray(energy.value(minima))
+    labels = np.full(len(x), -1)
+    for k in np.flatnonzero(arrived):
+        close = np.flatnonzero(np.abs(bottoms - energies[k]) < MERGE_E * (1 + abs(energies[k])))
+        within = MERGE_X * (1 + np.linalg.norm(points[k]))
+        same = close[np.isfinite(symmetry.separation(minima[close], points[k], within))]
+        labels[k] = same[0] if len(same) else -1
+    return labels
 
 
 def _nothing(energy: Energy) -> str:

@@ -137,7 +137,8 @@ class Analysis:
     def long_time_steps(self) -> Array:
         """(m,) bool: the energy's time step is too long for the curvature at the saddle or an end of it."""
         return is_long(
-            self.energy.get("time_step"), self.dynamics, *self.spectra, self.saddles.joins,
+            self.energy.get("time_step"), self.dynamics, self.states.eigenvalues, self.saddles.eigenvalues,
+            self.saddles.joins,
         )  # fmt: skip
 
     @cached_property
