@@ -229,8 +229,8 @@ def _executor(arguments: argparse.Namespace, energy: Energy) -> Iterator[Executo
     if arguments.workers is None and arguments.scheduler is None:
         yield None
         return
-    if not is_slow(energy) and not arguments.quiet:
-        note = "each point takes less than 2 ms: one process, in large batches, is about as fast"
-        emit(f"landscape: note: {note}", sys.stderr)
     with Workers(arguments.workers) if arguments.scheduler is None else cluster(arguments.scheduler) as executor:
+        if not is_slow(energy) and not arguments.quiet:
+            note = "a point takes less than 2 ms: one process, in large batches, is about as fast"
+            emit(f"landscape: note: {note}", sys.stderr)
         yield executor
