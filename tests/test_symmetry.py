@@ -16,7 +16,8 @@ from scipy.optimize import brentq, minimize
 import landscape
 from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy, save_energy
 from landscape.energy.architectures import SoftMinimum
-from landscape.energy.symmetry import eigh_modulo, from_record, nonzero_modes
+from landscape.energy.modulo import eigh_modulo, nonzero_modes
+from landscape.energy.symmetry import from_record
 from landscape.errors import EnergyError, UsageError
 from landscape.rates import langer_rates
 from landscape.rates.log_determinant import LogDeterminants

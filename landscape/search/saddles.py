@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from landscape.energy import Energy
-from landscape.energy.symmetry import eigh_modulo
+from landscape.energy.modulo import eigh_modulo
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, as_given, iterate, working_copy
 from landscape.search.large_saddles import follow_by_products

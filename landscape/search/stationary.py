@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from landscape.energy import Energy
-from landscape.energy.symmetry import eigh_modulo
+from landscape.energy.modulo import eigh_modulo
 from landscape.search.driver import State, Status, iterate
 from landscape.search.krylov import polish_by_products
 from landscape.search.modes import ModeOptions, largest_curvature

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from landscape.dynamics import Dynamics
-from landscape.energy.symmetry import Orbits, ParticleSymmetry, from_record, nonzero_modes
+from landscape.energy.modulo import nonzero_modes
+from landscape.energy.symmetry import Orbits, ParticleSymmetry, from_record
 from landscape.errors import UsageError
 from landscape.store.records import Array, Saddles, States
 
