@@ -105,7 +105,7 @@ def test_simulated_observations_have_the_noise_of_their_latent_point() -> None:
     with torch.no_grad():
         model.decoder.log_noise += 0.5
         model.decoder.spread.outer.bias += 50.0
-        model.decoder.mean.outer.weight *= 0.0
+        model.decoder.get_parameter("mean.outer.weight").zero_()
     x = simulate_observations(SavedModel(model, np.zeros(3), np.ones(3), {}), 1, 100, 10).values
     assert x.std() == pytest.approx(np.exp(2.5), rel=5 / np.sqrt(2 * 3000))
 

@@ -14,6 +14,7 @@ from nld_models.evaluation import simulated_transitions
 from nld_models.kinetics import rates_of
 from nld_models.model import LatentModel
 from nld_models.model_config import ModelConfig
+from nld_models.networks import StackedLinear
 from nld_models.prior import FreePrior
 
 SLOPE, STEEP, DIFFUSION = 2.0, 4.0, 0.25
@@ -30,11 +31,12 @@ def known_drift(matrix: list[list[float]]) -> LatentModel:
     """Two seeds in the plane, D = .25; seed 1 has the drift with A = matrix."""
     config = ModelConfig(prior="nsde", drift_hidden=2, initial_diffusion=DIFFUSION)
     model = LatentModel(config, 3, False, (0, 1), torch.float64)
-    model.prior = KnownDrift([torch.Generator().manual_seed(seed) for seed in (0, 1)], config).double()
+    model.prior = prior = KnownDrift([torch.Generator().manual_seed(seed) for seed in (0, 1)], config).double()
     small = 1e-4  # tanh is the identity on small numbers: the first layer shrinks, the second stretches back
     weights = (small * torch.eye(2), SLOPE / small * torch.tensor(matrix).T, STEEP * torch.eye(2))
     with torch.no_grad():
-        for layer, weight in zip(model.prior.layers, weights, strict=True):
+        for layer, weight in zip(prior.layers, weights, strict=True):
+            assert isinstance(layer, StackedLinear)
             layer.weight[1], layer.bias[1] = weight, 0.0
     return model.requires_grad_(False)
 

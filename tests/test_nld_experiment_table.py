@@ -17,7 +17,9 @@ from nld_models.experiment import document_text
 from nld_models.experiment_table import experiments_table, main, read_documents
 from nld_models.model import LatentModel
 from nld_models.model_config import ModelConfig
+from nld_models.networks import StackedLinear
 from nld_models.paper_chains import experiment, sample_experiment
+from nld_models.prior import FreePrior
 
 RATE = 0.02
 
@@ -89,9 +91,10 @@ def test_the_evaluation_of_a_free_drift(monkeypatch: pytest.MonkeyPatch) -> None
     """One attracting point, f = -z / 2: all weight is on it; what needs an energy is nan."""
     monkeypatch.setattr(evaluation, "DRAWS", (400, 100))
     model = LatentModel(ModelConfig(prior="nsde", drift_hidden=4), 15, False, (3,), torch.float64)
-    first, middle, last = model.prior.layers
+    assert isinstance(model.prior, FreePrior)
     with torch.no_grad():
-        for layer, gain in ((first, 1e-4), (middle, 1.0), (last, -0.5e4)):
+        for layer, gain in zip(model.prior.layers, (1e-4, 1.0, -0.5e4), strict=True):
+            assert isinstance(layer, StackedLinear)
             layer.weight[0] = gain * torch.eye(*layer.weight.shape[1:])
             layer.bias[0] = 0.0
     chain = experiment(1)
@@ -102,4 +105,5 @@ def test_the_evaluation_of_a_free_drift(monkeypatch: pytest.MonkeyPatch) -> None
     assert row.n_states == 1 and row.saddles == () and row.l1["draws 400"] == pytest.approx(4 / 3)
     assert row.weights["draws 400"] == 1 and np.isnan([row.weights["exact"], row.weights["2nd order"]]).all()
     assert np.isnan(row.langer).all() and np.isnan(row.rate_ratio) and row.rates == pytest.approx(0)
-    assert row.accuracy == pytest.approx((data.labels == np.argmax(row.order == 0)).mean())
+    assert data.labels is not None
+    assert row.accuracy == pytest.approx(np.mean(data.labels == np.argmax(row.order == 0)))
