@@ -33,6 +33,7 @@ PAIR_STRINGS = StringOptions(n_images=15, max_iterations=200, force_tolerance=0.
 CONFINING_RADII = (2.0, 3.0, 5.0, 30.0)
 OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating point, has grown
 MAX_PAIRS = 500  # strings a round
+MANY_MINIMA = 100  # with more of them the points of every index are too many to be searched for unasked
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class _Rounds:
         while self.rounds < self.config.max_rounds:
             self.rounds += 1
             known = self._n_known()
+            if self.config.max_index is None and self.catalogue.count(0) > MANY_MINIMA:
+                self.max_index = 1
             self._round()
             quiet = quiet + 1 if self._n_known() == known else 0
             counts = [self.catalogue.count(k) for k in range(min(self.max_index, 3) + 1)]
@@ -262,8 +265,11 @@ class _Rounds:
         warnings = []
         if not complete:
             expected = "" if self.expected is None else f", Morse sum {self.morse_sum} (expected {self.expected})"
+            hits = [self.walk_hits.get(int(k), 0) for k in self.explorer.numbers(1)]
+            share = hits.count(1) / max(1, sum(hits))
             warnings.append(
-                f"the saddle search used its {self.config.max_rounds} rounds before it was complete{expected}: "
+                f"the saddle search used its {self.config.max_rounds} rounds before it was complete{expected}; "
+                f"by Good and Turing's estimate {share:.1%} of further walks would find a new saddle: "
                 "states or saddles may be missing; raise max_rounds in [saddles]"
             )
         if not self.confining:
@@ -345,11 +351,11 @@ def minimum_energy_paths(
         if UNKNOWN in (a, b):
             continue
         sides = (0, 1) if a <= b else (1, 0)
-        first, second = (explorer.descents[int(number), side] for side in sides)
+        down, up = (explorer.descents[int(number), side] for side in sides)
         if explorer.periodic is not None:  # the path begins at the state itself, not at a copy
-            shift = explorer.periodic.canonical(first[-1:]) - first[-1:]
-            first, second = first + shift, second + shift
-        first, second = explorer._tensor(first), explorer._tensor(second)
+            shift = explorer.periodic.canonical(down[-1:]) - down[-1:]
+            down, up = down + shift, up + shift
+        first, second = explorer._tensor(down), explorer._tensor(up)
         halves[0].append(resample(first.flip(0)[None], n_left))
         halves[1].append(resample(second[None], options.n_images - n_left + 1))
         has_path.append(k)

@@ -212,7 +212,7 @@ def assign_clusters(energy: Energy, x: torch.Tensor, minima: np.ndarray) -> np.n
     labels = np.full(len(x), -1)
     for k in np.flatnonzero(arrived):
         close = np.flatnonzero(np.abs(bottoms - energies[k]) < MERGE_E * (1 + abs(energies[k])))
-        within = MERGE_X * (1 + np.linalg.norm(points[k]))
+        within = MERGE_X * (1 + float(np.linalg.norm(points[k])))
         same = close[np.isfinite(symmetry.separation(minima[close], points[k], within))]
         labels[k] = same[0] if len(same) else -1
     return labels

@@ -251,7 +251,7 @@ class Catalogue:
         level = COARSE**2 * MERGE_E * (1 + np.abs(energies))
         heads: list[int] = []
         for k in np.argsort(energies, kind="stable"):
-            near = 2 * COARSE * MERGE_X * (1 + np.linalg.norm(rows[k]))
+            near = 2 * COARSE * MERGE_X * (1 + float(np.linalg.norm(rows[k])))
             close = np.flatnonzero(np.abs(found.energy - energies[k]) < level[k])
             same = close[np.isfinite(symmetry.separation(found.x[close], rows[k], near))]
             if len(same):

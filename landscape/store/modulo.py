@@ -43,7 +43,7 @@ def modulo_symmetry(record: Mapping[str, Any] | None, states: States, saddles: S
     symmetry = None if record is None else from_record(record, dim, "the analysis")
     if not isinstance(symmetry, ParticleSymmetry):
         return None
-    points = (states, saddles)
+    points: tuple[States | Saddles, States | Saddles] = (states, saddles)
     orbits = (symmetry.orbits(states.x), symmetry.orbits(saddles.x))
     width = dim - min(int((p.eigenvalues == 0).sum(1).min(initial=dim)) for p in points)
     both = [nonzero_modes(p.eigenvalues, o.log_volume, width, beta) for p, o in zip(points, orbits, strict=True)]
