@@ -14,7 +14,7 @@ from landscape.search.modes import ModeOptions, lowest_modes
 
 ITERATIONS = 50
 TOLERANCE = 1e-10  # relative change of the unstable rate at which the iteration ends; it converges quadratically
-ONE_MODE = ModeOptions(n_modes=1, negative_tolerance=1e-7)
+ONE_MODE = ModeOptions(n_modes=1, negative_tolerance=1e-7, count=False)
 
 
 def unstable_growth(energy: Energy, dynamics: Dynamics, x: np.ndarray, modes: np.ndarray) -> tuple[np.ndarray, ...]:

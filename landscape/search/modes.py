@@ -30,6 +30,7 @@ class ModeOptions:
     twice as many to prove that nothing negative was missed.
     negative_tolerance, positive_tolerance : residual norms |H v - theta v| in units of |theta| at which a negative
     mode, and the first positive one, count as resolved. zero : |theta| below this part of the largest is a zero mode.
+    count : False where the n_modes lowest are wanted, within negative_tolerance, and not how many are negative.
     """
 
     n_modes: int = 6
@@ -38,6 +39,7 @@ class ModeOptions:
     negative_tolerance: float = 1e-6
     positive_tolerance: float = 0.05
     zero: float = 1e-6
+    count: bool = True
 
     def __post_init__(self) -> None:
         if self.n_modes < 1 or self.basis < self.n_modes + 4 or self.max_products < 1:
@@ -182,6 +184,9 @@ def _certain(
 
     Modes above the lowest positive one do not matter.
     """
+    if not options.count:
+        sharp = (norms <= options.negative_tolerance * values.abs()).all(1)
+        return sharp, sharp
     zero = options.zero * largest[:, None]
     positive = values >= zero
     tolerance = torch.where(positive, options.positive_tolerance, options.negative_tolerance)
