@@ -21,6 +21,21 @@ def basins_of(potential) -> tuple[Energy, Basins]:
     return energy, make_basins(energy, known.x[known.index == 0], torch.Generator().manual_seed(0))
 
 
+def test_balls_of_known_minima_are_not_tested_again() -> None:
+    """Those of two wells of three: the third costs its own test only, and shrinks the others where it has come near."""
+    energy = Energy(TripleWell(), 2)
+    known = TripleWell().stationary_points()
+    x = known.x[known.index == 0]
+    generator = torch.Generator().manual_seed(0)
+    two = make_basins(energy, x[:2], generator, 1.0)
+    before = energy.evaluations.gradient
+    three = make_basins(energy, x, generator, 1.0, two)
+    assert 0 < energy.evaluations.gradient - before <= before / 2 + 64
+    nearest = np.linalg.norm(x[:, None] - x, axis=-1)[~np.eye(3, dtype=bool)].reshape(3, 2).min(1)
+    np.testing.assert_allclose(three.radius[:2], np.minimum(two.radius.numpy(), nearest[:2] / 4))
+    assert float(three.radius[2]) > 0
+
+
 def reference_labels(energy: Energy, points: np.ndarray, minima: np.ndarray, time: float) -> np.ndarray:
     """All points as one system of equations, so that the integrator's error control covers every row."""
     with np.errstate(invalid="ignore", over="ignore"):  # trial steps that leave for infinity and are refused

@@ -21,9 +21,41 @@ from landscape.search import (
 )
 from landscape.search.connect import confines
 from landscape.search.explore import Explorer
-from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
+from landscape.search.saddles import EigenvectorFollowing, bofill, follow_eigenvectors
 
 QUICK = SaddleSearch(sweep=500)
+
+
+def test_updated_hessians_map_the_step_to_the_change_of_the_gradient() -> None:
+    """Bofill's update is symmetric, fulfils the secant equation, and leaves a Hessian that already does as it is."""
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.randn(2, 30, 4, 4, generator=generator, dtype=torch.float64)
+    estimate, step = draw[0] + draw[0].mT, draw[1, :, 0]
+    change = draw[1, :, 1]
+    updated = bofill(estimate, step, change)
+    torch.testing.assert_close(updated, updated.mT)
+    torch.testing.assert_close(torch.bmm(updated, step[:, :, None])[:, :, 0], change)
+    right = torch.bmm(estimate, step[:, :, None])[:, :, 0]
+    torch.testing.assert_close(bofill(estimate, step, right), estimate)
+
+
+def test_walks_on_a_quadratic_ask_for_one_hessian() -> None:
+    """The model never fails there: after the start there is nothing to learn."""
+    energy = Energy(lambda x: -0.5 * x[:, 0] ** 2 + 2 * x[:, 1] ** 2 + x[:, 2] ** 2, 3)
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    far = torch.full((3,), 50.0, dtype=torch.float64)
+    ended = follow_eigenvectors(energy, x, torch.ones(20, dtype=torch.long), 5.0, (-far, far))
+    assert (ended["status"] == Status.CONVERGED).all() and ended["x"].abs().max() < 1e-9
+    assert energy.evaluations.hessian == 20
+
+
+def test_many_minima_are_searched_for_saddles_of_index_1_only(monkeypatch) -> None:
+    monkeypatch.setattr("landscape.search.connect.MANY_MINIMA", 2)
+    result = search(TripleWell())
+    assert result.complete and result.morse_sum is None and result.expected is None
+    assert list(result.index_counts) == [0, 1] and len(result.saddles) == 3
+    asked = search(TripleWell(), config=SaddleSearch(sweep=500, max_index=2))
+    assert asked.morse_sum == 1 and len(asked.higher) == 1
 
 
 def search(function, dim: int = 2, seed: int = 0, config: SaddleSearch = QUICK, starts=None) -> SaddleResult:

@@ -87,6 +87,30 @@ def test_descent_solves_a_quadratic_to_its_tolerance() -> None:
     assert (ended["x"] - center).norm(dim=1).max() < 1e-9 * (1 + center.norm()) * 1e4
 
 
+@pytest.mark.parametrize("memory", [2, 5])
+def test_either_form_of_the_update_solves_a_quadratic(memory) -> None:
+    """In ten dimensions five pairs keep the whole matrix, two use the recursion; the curvatures span 1 to 100."""
+    curvature = torch.logspace(0, 2, 10, dtype=torch.float64)
+    energy = Energy(lambda x: 0.5 * (curvature * x.square()).sum(1), 10)
+    ended = relax(energy, uniform(20, -3, 3, 10), 3.0, LBFGS(memory=memory, step_tolerance=1e-9))
+    assert (ended["status"] == Status.CONVERGED).all()
+    assert ended["x"].norm(dim=1).max() < 1e-7
+
+
+def test_rows_end_in_balls_whose_minimum_is_known() -> None:
+    """Rows that come into the ball stop inside it, the others where they would anyway."""
+    energy, x = triple_well(), uniform(60, -2, 2)
+    alone = relax(energy, x, 2.0)
+    center = torch.tensor([[1.048054992824, -0.04209366630668]], dtype=torch.float64)
+    mine = (alone["x"] - center[0]).norm(dim=1) < 1e-3
+    before = energy.evaluations.gradient
+    ended = relax(energy, x, 2.0, known=(center, torch.tensor([0.2], dtype=torch.float64)))
+    inside = (ended["x"] - center[0]).norm(dim=1) < 0.2
+    assert mine.sum() > 5 and torch.equal(ended["status"] == Status.CAPTURED, inside) and bool(inside[mine].all())
+    torch.testing.assert_close(ended["x"][~inside], alone["x"][~inside], rtol=0, atol=1e-7)
+    assert energy.evaluations.gradient - before < before
+
+
 def test_descent_never_climbs() -> None:
     energy = triple_well()
     x = uniform(100, -2, 2)

@@ -22,6 +22,14 @@ def triple_well() -> Energy:
     return Energy(TripleWell(), 2)
 
 
+def test_a_string_asks_once_an_image_and_move_and_never_again_at_its_ends() -> None:
+    energy = triple_well()
+    ends = torch.as_tensor(WELLS[:3])
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[None, :, None]
+    relaxed = relax_strings(energy, ends[[0, 0], None] * (1 - t) + ends[[1, 2], None] * t, StringOptions(9, 30))
+    assert energy.evaluations.gradient == 2 * 9 + 7 * int(relaxed["iterations"].sum())
+
+
 # -- images ------------------------------------------------------------------------------------------------------------
 
 

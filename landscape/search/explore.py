@@ -34,7 +34,7 @@ class SaddleSearch:
     max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop; no
         more than max_rounds, or it never could.
     sweep : descents that must find no new minimum before the search is called complete.
-    max_index : highest index searched for; None: every index up to d <= 10, else 1.
+    max_index : highest index searched for; None: every index up to d <= 10 and 100 minima, else 1.
     """
 
     rows: int = 100
