@@ -121,7 +121,7 @@ def log_determinants(
     trials = []
     # Sharp modes taken out at both ends help where they lie far out, and hurt where each point has others there.
     for ends in (True, False):
-        spectrum = _Known.of(*found, ends)
+        spectrum = _Known.of(ends, *found)
         estimate = _quadratures(energy.hvp, points, spectrum, _directions(energy, seed, 0, options.min_probes), options)
         trials.append((_worst(_together(estimate, spectrum), pairs), spectrum, estimate))
         if not spectrum.rest.any():
@@ -131,7 +131,7 @@ def log_determinants(
         first = estimate[0].shape[1]
         more = min(first, options.max_probes - first)
         further = _quadratures(energy.hvp, points, spectrum, _directions(energy, seed, first, more), options)
-        estimate = tuple(np.concatenate(parts, 1) for parts in zip(estimate, further, strict=True))
+        estimate = np.concatenate([estimate[0], further[0]], 1), np.concatenate([estimate[1], further[1]], 1)
         worst = _worst(_together(estimate, spectrum), pairs)
         if progress is not None:
             progress(f"determinants: {first + more} random directions, standard error of log rates {worst:.3f}")
@@ -172,8 +172,8 @@ class _Known:
 
     @staticmethod
     def of(
-        values: torch.Tensor, vectors: torch.Tensor, residuals: torch.Tensor, n_negative: torch.Tensor,
-        n_low: torch.Tensor, n_high: torch.Tensor, ends: bool,
+        ends: bool, values: torch.Tensor, vectors: torch.Tensor, residuals: torch.Tensor, n_negative: torch.Tensor,
+        n_low: torch.Tensor, n_high: torch.Tensor,
     ) -> _Known:  # fmt: skip
         """All negative modes, and with `ends` as many sharp ones at either end as every point has: taken out of one
         point only, a mode would no longer cancel in a difference."""
@@ -239,10 +239,12 @@ def _quadratures(
         some = np.flatnonzero((np.arange(len(point)) % p < LOOKED_AT) & (known.rest[point] > 0))
         while len(some) and lanczos.n_steps < options.max_steps:
             lanczos.extend(min(STRIDE, options.max_steps - lanczos.n_steps))
-            width = [log_quadrature(*lanczos.row(k), known.floor[point[k]])[1] * known.rest[point[k]] for k in some]
+            width = [
+                log_quadrature(*lanczos.row(int(k)), known.floor[point[k]])[1] * known.rest[point[k]] for k in some
+            ]
             some = some[(np.array(width) > BRACKET * options.target_se) & np.isfinite(width)]
         for k in np.flatnonzero(known.rest[point] > 0):
-            mean, half = log_quadrature(*lanczos.row(k), known.floor[point[k]])
+            mean, half = log_quadrature(*lanczos.row(int(k)), known.floor[point[k]])
             values[row[k]], widths[row[k]] = mean * known.rest[point[k]], half * known.rest[point[k]]
     return values.reshape(n, p) + known.log_det[:, None], widths.reshape(n, p)
 

@@ -257,7 +257,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _large_from(record: Mapping[str, Any], d: int) -> Large:
     """null in the arrays, which stands for what is not finite, is nan again, but an infinite bracket."""
-    arrays = {name: None if value is None else np.array(value, float) for name, value in record.items()}
+    arrays: dict[str, Any] = {name: None if value is None else np.array(value, float) for name, value in record.items()}
     large = Large(**arrays)
     brackets = {name: np.nan_to_num(arrays[name], nan=np.inf) for name in ("brackets", "saddle_brackets")}
     losses = np.full(len(large.losses), np.inf) if large.mass is None else large.losses
