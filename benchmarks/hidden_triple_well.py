@@ -22,8 +22,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import torch
 
-from landscape.rates import reference_spectrum
+from landscape.rates import make_cores, reference_spectrum
 from nld_models.checkpoint import SavedModel
 from nld_models.config import recipe
 from nld_models.data import SequenceData
@@ -66,7 +67,8 @@ def measure(saved: SavedModel, k: int, test: SequenceData) -> dict[str, Any]:
     states = find_states(saved.model, k)
     exact = states.analysis.exact
     assert exact is not None and test.labels is not None
-    spectrum = reference_spectrum(states.energy, states.dynamics)
+    cores = make_cores(states.energy, states.dynamics, states.analysis.states.x, torch.Generator().manual_seed(0))
+    spectrum = reference_spectrum(states.energy, states.dynamics, cores=cores)
     # the states are named by what they hold: each by the true well of most of its frames
     labels = segment(saved, states, test, k)
     votes = np.array([np.bincount(test.labels[labels == s].ravel(), minlength=3) for s in range(states.n_states)])

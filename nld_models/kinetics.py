@@ -14,6 +14,7 @@ from landscape.rates.integrators import Integrator, largest_frequency
 from nld_models.data import DataError
 
 SINGULAR = 1e-9  # eigenvalues of a transition matrix below this are 0
+SLOW_SHARE = 1 / 3  # of the longest timescale: the lag is at least that
 RESOLUTION = 0.1  # of a time step: its length times the fastest rate of the linearised force
 Label = Callable[[np.ndarray], np.ndarray]
 
@@ -55,15 +56,18 @@ def counting_lag(labels: np.ndarray, n_states: int) -> int:
     """The lag at which rates are read from labels: the shortest of the n - 1 timescales that the labels show.
 
     A label that flickers for a frame makes two transitions too many at lag 1; over a longer lag it costs the same few
-    per cent of correlation once, and transitions back and forth are not yet in equilibrium. The timescale is taken at
-    the lag itself, by repetition, and the lag is at most a quarter of the longest sequence.
+    per cent of correlation once, and transitions back and forth are not yet in equilibrium. Where the longest timescale
+    is far from the shortest the lag is at least a third of it: at shorter ones the slow rates of a landscape contain
+    what happens within its states, and are not those that it has in the long run. The timescales are taken at the lag
+    itself, by repetition, and the lag is at most a quarter of the longest sequence.
     """
     longest, lag = max(1, labels.shape[1] // 4), 1
     for _ in range(10):
         values = np.sort(np.linalg.eigvals(transition_matrix(lagged_counts(labels, n_states, lag))).real)
         if not (np.isfinite(values).all() and values[0] > 0):
             break
-        found = int(np.clip(round(-lag / math.log(min(values[0], 1 - SINGULAR))), 1, longest))
+        shortest, slowest = (-lag / math.log(min(value, 1 - SINGULAR)) for value in (values[0], values[-2]))
+        found = int(np.clip(round(max(shortest, SLOW_SHARE * slowest)), 1, longest))
         if found == lag:
             break
         lag = found
