@@ -42,6 +42,7 @@ Move = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 # Volume of the rotations (3-D) or of the directions of a line, by the dimension of space and of the orbit.
 TURNS = {(1, 0): 1.0, (2, 0): 1.0, (3, 0): 1.0, (2, 1): 2 * math.pi, (3, 2): 4 * math.pi, (3, 3): 8 * math.pi**2}
+ORIGIN = 1e-3  # a cluster smaller than COLLINEAR times this, within the error of a polish, is a point
 POINT_GROUP = 1e-4  # particles that an operation brings this close, in units of the cluster's extent, are matched
 
 
@@ -331,7 +332,7 @@ class ParticleSymmetry(Symmetry):
                     turns.append(turn.reshape(x.shape))
             turn = torch.stack(turns, 2)
             moments, axes = torch.linalg.eigh(turn.mT @ turn)
-            present = moments > COLLINEAR**2 * moments[:, -1:]
+            present = moments > COLLINEAR**2 * moments[:, -1:].clamp_min(ORIGIN**2)
             moments = torch.where(present, moments, 0)
             scale = torch.where(present, moments, 1).rsqrt() * present
             parts.append(turn @ (axes * scale[:, None]))

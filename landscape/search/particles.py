@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from landscape.energy import Energy, ParticleSymmetry
-from landscape.errors import EnergyError, UnsupportedError, UsageError
+from landscape.errors import EnergyError, UsageError
 from landscape.search.driver import State, Status
 from landscape.search.flow import Basins, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
@@ -32,6 +32,7 @@ from landscape.search.unseen import LARGE, unseen_probability
 # radii of clouds, times n_particles^(1 / dim), before anything is known; the second lot where the first finds nothing
 PILOT_RADII = ((0.3, 1.0, 3.0), (0.01, 0.1, 10.0, 100.0))
 FLOW_STEPS = 60  # of the gradient flow that decides which way a descent leads, before a quicker one ends it
+POINT = 1e-6  # a cluster of this size is none
 SETTLING = 40  # iterations after which overlaps are gone and planar clouds are planar still
 PILOT_CLOUDS = 16  # at each of them
 CLOUD_RADII = (0.6, 1.4)  # of the later clouds, in units of the lowest minimum's
@@ -40,13 +41,8 @@ HEIGHTS = (1e-3, 1e-1)  # part of its height that a flattened cloud keeps
 
 
 def symmetry_of(energy: Energy) -> ParticleSymmetry:
-    """The symmetry of an energy of particles. UnsupportedError where its dimension is too large for Hessians."""
+    """The symmetry of an energy of particles."""
     assert isinstance(energy.symmetry, ParticleSymmetry)
-    if energy.matrix_free:
-        raise UnsupportedError(
-            f"{energy.source} has {energy.dim} coordinates, and zero modes are left out of whole Hessians only, which "
-            f"are formed up to {energy.dense_dim}: give the Energy a larger dense_dim"
-        )
     return energy.symmetry
 
 
@@ -153,8 +149,10 @@ def _size(energy: Energy, catalogue: Catalogue, generator: torch.Generator) -> f
             break
     if not len(minima):
         raise EnergyError(_nothing(energy))
-    size = extent(symmetry, minima.x[minima.energy.argmin()][None])
-    return size if size > 0 else 1.0
+    size, most = extent(symmetry, minima.x[minima.energy.argmin()][None]), extent(symmetry, minima.x)
+    if size < POINT * most:  # the lowest is a point at the origin of a trap
+        size = most
+    return size if size > POINT else 1.0
 
 
 def _starts(energy: Energy, config: MinimaSearch, radius: float, generator: torch.Generator) -> torch.Tensor:

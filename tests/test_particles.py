@@ -1,0 +1,205 @@
+"""Searches of clusters and of periodic energies: published counts, exact rates, copies that are one point."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import eigsh
+
+import landscape
+from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy
+from landscape.errors import UnsupportedError
+from landscape.search import Catalogue, MinimaSearch, SaddleSearch, find_minima, find_saddles
+
+# D. J. Wales's database and independent searches
+MINIMA_7 = [-16.505384168, -15.9350430605, -15.5932109382, -15.5330600546]
+LOG_DETS_7 = [69.94764309, 69.22680918, 67.52027057, 67.48165515]
+SADDLES_7 = [
+    -15.44473380, -15.31986444, -15.28342128, -15.09784565, -15.03338435, -15.02643811, -14.81639980, -14.81112965,
+    -14.59694571, -14.56806144, -14.54857294, -12.54893771,
+]  # fmt: skip
+LOWEST_13 = [-44.3268014195, -41.4719798478, -41.4445970024, -41.3943984170]
+SMALL = landscape.AnalysisConfig(minima=MinimaSearch(n_starts=100), saddles=SaddleSearch(sweep=200))
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))])
+def test_lennard_jones_7_whole_at_default_settings(seed: int) -> None:
+    """All 4 minima and 12 saddles; then copies of everything, moved by random elements, add nothing."""
+    energy = load_energy("potential:lennard-jones:n=7")
+    catalogue, generator = Catalogue(energy), torch.Generator().manual_seed(seed)
+    minima = find_minima(energy, generator=generator, catalogue=catalogue)
+    found = find_saddles(energy, minima, generator=generator, catalogue=catalogue)
+    assert np.allclose(found.minima.energy, MINIMA_7, atol=1e-8)
+    spectra = found.minima.eigenvalues
+    assert ((spectra == 0).sum(1) == 6).all()
+    assert np.allclose(np.log(np.where(spectra == 0, 1, spectra)).sum(1), LOG_DETS_7, atol=1e-6)
+    assert np.allclose(found.saddles.energy, SADDLES_7, atol=1e-7)
+    assert found.complete and (found.joins >= 0).all() and not np.ptp(found.joins[0] - [0, 1])
+    known = len(catalogue)
+    for points in (found.minima, found.saddles):
+        moved = energy.symmetry.moved(torch.from_numpy(points.x), generator)
+        again = catalogue.add(moved)
+        assert np.allclose(catalogue.points().energy[again], points.energy, atol=1e-9)
+    assert len(catalogue) == known
+    for k, saddle in enumerate(found.path_saddle):
+        images = found.paths.images[k]
+        assert np.allclose(images[0], found.minima.x[found.joins[saddle, 0]], atol=1e-6)
+        assert np.linalg.norm(np.diff(images, axis=0), axis=1).max() < 0.5  # in one piece
+        last = energy.symmetry.separation(found.minima.x[found.joins[saddle, 1]][None], images[-1], 1e-4)
+        assert np.isfinite(last[0]) and found.paths.energy[k].max() == pytest.approx(found.saddles.energy[saddle])
+
+
+@pytest.mark.slow
+def test_lennard_jones_13_beyond_4000_searches_of_pele() -> None:
+    energy = load_energy("potential:lennard-jones:n=13")
+    found = find_saddles(energy)
+    assert len(found.minima) >= 689 and len(found.saddles) >= 2316
+    assert np.allclose(found.minima.energy[:4], LOWEST_13, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def six() -> landscape.Analysis:
+    """Six atoms in space: the octahedron, and one with two mirror planes."""
+    return landscape.analyze(load_energy("potential:lennard-jones:n=6"), landscape.Overdamped(5.0), SMALL)
+
+
+def test_weights_and_rates_of_six_atoms(six: landscape.Analysis) -> None:
+    """Against the textbook sums: isomers over point group orders, moments of inertia, vibrations; detailed balance is
+    exact, and survives the document."""
+    assert np.allclose(six.states.energy, [-12.712062, -12.302928], atol=1e-6)
+    assert six.modulo is not None and six.modulo.orbits[0].order.tolist() == [48, 4]
+    logs = []
+    for x, values, order in zip(six.states.x, six.states.eigenvalues, (48, 4), strict=True):
+        atoms = x.reshape(6, 3) - x.reshape(6, 3).mean(0)
+        inertia = np.eye(3) * (atoms**2).sum() - atoms.T @ atoms
+        logs.append(0.5 * np.linalg.slogdet(inertia)[1] - math.log(order) - 0.5 * np.log(values[values != 0]).sum())
+    expected = logs[1] - logs[0] - 5.0 * np.diff(six.states.energy)[0]
+    assert np.diff(six.log_second)[0] == pytest.approx(expected, abs=1e-9)
+    joins, rates = six.saddles.joins, six.rates.log_rates
+    assert (joins[:, 0] != joins[:, 1]).any()
+    balance = six.log_second[joins] + rates
+    assert np.allclose(balance[:, 0], balance[:, 1], atol=1e-9)
+    again = landscape.Analysis.from_document(six.to_document())
+    assert np.array_equal(again.rates.log_rates, rates) and np.array_equal(again.log_second, six.log_second)
+    moved = six.with_dynamics(landscape.Underdamped(5.0, 1.0, 2.0))
+    balance = moved.log_second[joins] + moved.rates.log_rates
+    assert np.allclose(balance[:, 0], balance[:, 1], atol=1e-9)
+
+
+def test_what_cannot_be_done_for_clusters_says_so(six: landscape.Analysis) -> None:
+    assert six.sampled is None and six.exact is None and any("modulo" in text for text in six.warnings)
+    with pytest.raises(UnsupportedError, match="checks compare"):
+        landscape.analysis.check(six, load_energy("potential:lennard-jones:n=6"))
+
+
+def test_labels_do_not_depend_on_the_copy(six: landscape.Analysis) -> None:
+    energy = load_energy("potential:lennard-jones:n=6")
+    generator = torch.Generator().manual_seed(1)
+    basins = landscape.make_basins(energy, six.states.x, generator)
+    near = torch.from_numpy(six.states.x).repeat(5, 1)
+    points = energy.symmetry.moved(near + 0.02 * torch.randn(near.shape, generator=generator), generator)
+    assert landscape.assign_basins(energy, points, basins).tolist() == [0, 1] * 5
+
+
+def test_strings_are_aligned_end_to_end(six: landscape.Analysis) -> None:
+    """The end of a path may be any copy of a minimum: the nearest one is taken."""
+    energy = load_energy("potential:lennard-jones:n=6")
+    start = six.states.x[:1]
+    end = energy.symmetry.moved(torch.from_numpy(six.states.x[1:2]), torch.Generator().manual_seed(0)).numpy()
+    path = landscape.string_method(energy, start, end + 3.0)
+    assert np.linalg.norm(path.images[0, -1] - path.images[0, 0]) < 2.5 < np.linalg.norm(end - start)
+    assert path.saddle_energy[0] == pytest.approx(six.saddles.energy[(six.saddles.joins == [0, 1]).all(1)][0], abs=1e-6)
+
+
+def test_a_double_well_whose_halves_are_copies() -> None:
+    """E(x) = E(-x) declared: one state, one saddle to itself. From one of two equal wells the rate is that of the
+    formula; it is the sum over both sides of the saddle, which two wells share."""
+    energy = Energy(
+        load_energy("potential:double-well").function, 1, symmetry=ParticleSymmetry(1, dim=1, translation=False)
+    )
+    analysis = landscape.analyze(energy, landscape.Overdamped(20.0), SMALL)
+    assert len(analysis.states.energy) == 1 and analysis.saddles.joins.tolist() == [[0, 0]]
+    kramers = math.sqrt(2 * 1) / (2 * math.pi) * math.exp(-20 / 4)
+    assert np.exp(analysis.rates.log_rates[0]).sum() == pytest.approx(kramers, rel=1e-9)
+    assert not analysis.network.counted.any()
+
+
+# -- periods -----------------------------------------------------------------------------------------------------------
+
+
+def ring(x: torch.Tensor) -> torch.Tensor:
+    """Two wells on a circle."""
+    return torch.cos(2 * x[:, 0]) + 0.3 * torch.cos(x[:, 0] - 0.5)
+
+
+def test_two_wells_on_a_circle() -> None:
+    """Both ways round count: the relaxation of the two states is that of the circle's own generator, the second
+    eigenvalue of a finite-volume chain on 4,000 cells; weights are integrals over one period."""
+    energy = Energy(ring, 1, symmetry=Periodic((2 * math.pi,)))
+    beta = 5.0
+    config = landscape.AnalysisConfig(minima=MinimaSearch(n_starts=100), saddles=SaddleSearch(sweep=200))
+    analysis = landscape.analyze(energy, landscape.Overdamped(beta), config)
+    assert analysis.saddles.joins.tolist() == [[0, 1], [0, 1]]
+    assert analysis.diagnostics["morse_sum"] == {"value": 0, "expected": 0} and analysis.diagnostics["converged"]
+    n = 4000  # cells
+    x = np.arange(n) * 2 * np.pi / n
+    density = np.exp(-beta * (np.cos(2 * x) + 0.3 * np.cos(x - 0.5)))
+    tops = np.sort(analysis.saddles.x.ravel() % (2 * np.pi))
+    share = density[(x > tops[0]) & (x < tops[1])].sum() / density.sum()
+    inside = (analysis.states.x.ravel() > tops[0]) & (analysis.states.x.ravel() < tops[1])
+    assert analysis.exact is not None and analysis.sampled is not None
+    state = int(np.flatnonzero(inside)[0])
+    for found in (analysis.exact, analysis.sampled):
+        error = found.standard_errors[state]
+        assert abs(found.weights[state] - share) < 5 * error + 1e-4  # chance: 6e-7
+    rate = np.sqrt(density[1:] / density[:-1])
+    rate = np.append(rate, np.sqrt(density[0] / density[-1])) * (n / (2 * np.pi)) ** 2 / beta
+    back = (
+        np.append(np.sqrt(density[:-1] / density[1:]), np.sqrt(density[-1] / density[0]))
+        * (n / (2 * np.pi)) ** 2
+        / beta
+    )
+    lines = np.zeros((n, n))
+    at = np.arange(n)
+    lines[at, (at + 1) % n], lines[(at + 1) % n, at] = np.sqrt(rate * back), np.sqrt(rate * back)
+    lines[at, at] = -(rate + np.roll(back, 1))
+
+    exact = -np.sort(eigsh(csc_array(lines), k=2, sigma=1e-6)[0])[0]
+    formula = float(np.exp(np.logaddexp.reduce(analysis.rates.log_rates.ravel())))
+    assert formula == pytest.approx(exact, rel=0.15)
+    assert formula / 2 != pytest.approx(exact, rel=0.3)  # one way round only
+    for path, joins in zip(analysis.paths.images, analysis.saddles.joins[analysis.paths.saddle], strict=True):
+        assert np.allclose(path[0], analysis.states.x[joins[0]], atol=1e-9)
+        assert np.abs(np.diff(path[:, 0])).max() < 0.5
+        assert energy.symmetry.separation(path[-1:], analysis.states.x[joins[1]], 1e-6)[0] < 1e-6
+
+
+def test_a_torus_times_a_line_is_whole_and_does_not_depend_on_the_copy() -> None:
+    """8 points with Morse sum 0. Moved by periods and shifted as a whole, they come out as the same catalogue."""
+
+    def function(x: torch.Tensor, shift: float = 0.0) -> torch.Tensor:
+        u, v, w = (x - shift).T
+        return torch.cos(u) + torch.cos(2 * v) + 0.5 * torch.cos(u + v) + 0.5 * w**2
+
+    periods = Periodic((2 * math.pi, 2 * math.pi, None))
+    results = []
+    for shift in (0.0, 3.0):
+        energy = Energy(lambda x, shift=shift: function(x, shift), 3, symmetry=periods)
+        catalogue, generator = Catalogue(energy), torch.Generator().manual_seed(0)
+        minima = find_minima(energy, SMALL.minima, generator=generator, catalogue=catalogue)
+        found = find_saddles(energy, minima, SMALL.saddles, generator=generator, catalogue=catalogue)
+        assert found.complete and found.morse_sum == found.expected == 0
+        assert (found.minima.x >= -1e-8).all() or shift
+        results.append(found)
+        known = len(catalogue)
+        catalogue.add(energy.symmetry.moved(torch.from_numpy(catalogue.points().x.copy()), generator))
+        assert len(catalogue) == known
+    first, second = results
+    assert first.index_counts == second.index_counts == {0: 2, 1: 4, 2: 2, 3: 0}
+    assert np.allclose(first.saddles.energy, second.saddles.energy, atol=1e-8)
+    wells = np.stack([periods.separation(second.minima.x - 3.0, x, 1e-5) for x in first.minima.x])
+    assert np.isfinite(wells).any(1).all()
