@@ -45,14 +45,13 @@ torch.set_num_threads(1)  # more threads cost more than they bring at these size
 OWN = Path(__file__).with_name("three_states.safetensors")
 MIXTURE = "potential:gaussian-mixture:d=3,k=3,seed=0"
 PUBLISHED = {"published_3d": "symmetric_overdamped/model_0.pth", "published_10d": "symmetric_overdamped/model_3.pth"}
-# name -> experiment, prior, seeds, settings of training; paths cost more than marginals, so that they are fewer
-MATCHING = {"iterations": 250, "batch": 32}
-SIMULATED = {"iterations": 150, "batch": 12, "window": 21}
+SHORT = {"iterations": 250, "batch": 32}
+# name -> experiment, prior, seeds
 TRAINED = {
-    "overdamped": (1, "overdamped", 2, MATCHING),
-    "nsde": (1, "nsde", 1, MATCHING),
-    "underdamped": (1, "underdamped", 1, SIMULATED),
-    "experiment_2": (2, "overdamped", 2, MATCHING),
+    "overdamped": (1, "overdamped", 2),
+    "nsde": (1, "nsde", 1),
+    "underdamped": (1, "underdamped", 1),
+    "experiment_2": (2, "underdamped", 2),
 }
 # what the paper's figures show
 FIGURES = {"contour": "1_and_3f", "drift": "3d", "drift3d": "3c", "surface": "3e", "volume": "3g",
@@ -104,13 +103,13 @@ def trained_here(folder: Path) -> dict[str, tuple[str, str, bytes]]:
 def train_small(name: str, folder: Path) -> ModelScene:
     """A model of TRAINED, with test sequences to look at it with."""
     progress(f"{name}: training")
-    number, prior, seeds, settings = TRAINED[name]
+    number, prior, seeds = TRAINED[name]
     chain = experiment(number, "easy")
     data = sample_experiment(chain, number, "train", seed=0, sequences=300, length=150).standardise()
     test = sample_experiment(chain, number, "test", seed=1, sequences=50, length=200)
-    model = ModelConfig(prior=prior, substeps=4)
+    model = ModelConfig(prior=prior)
     path = folder / f"{name}.safetensors"
-    saved, _ = train(data, model, complete(model, {**settings, "seeds": seeds}), path=path)
+    saved, _ = train(data, model, complete(model, {**SHORT, "seeds": seeds}), path=path)
     return ModelScene(path, saved, test)
 
 
