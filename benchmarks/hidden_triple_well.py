@@ -4,8 +4,8 @@
 
 200 sequences of 1,000 frames, .1 time units apart, in 15 channels with noise (`nld_models.triple_well`), a model
 trained by both stages of the default recipe, and what its energy says: weights by exact basin mass, timescales by the
-grid generator. Every seed is listed. Exit code 1 if one of them has not three states, an l1 above .03 or a slow timescale
-more than 20 % off.
+grid generator. Every seed is listed. Exit code 1 if one of them has not three states, an l1 above .03 or a slow
+timescale more than 20 % off.
 """
 
 from __future__ import annotations

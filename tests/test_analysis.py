@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import landscape
-from landscape.energy import load_energy
+from landscape.energy import Energy, load_energy
 from landscape.errors import EnergyError, UnsupportedError
 from landscape.search import Box, MinimaSearch, SaddleSearch
 from landscape.weights import SampledWeights

@@ -72,7 +72,7 @@ TABLE = [  # kT, gamma, smallest nonzero |Re| of an eigenvalue of the Klein-Kram
 @pytest.mark.parametrize(("kT", "gamma", "exact"), TABLE[:5])
 def test_free_decay_of_the_underdamped_table(kT: float, gamma: float, exact: float) -> None:
     """BAOAB: E sign x from equilibrium in one well falls as exp(-lambda t) once all else is gone, here from 1 to 2.2
-    mean lives on. lambda within 4 standard errors: false alarm 6.4e-5. Power: 11 %, where the formula is 7 to 360 % off.
+    mean lives on. lambda within 4 standard errors: false alarm 6.4e-5. Power: 11 %; the formula is 7 to 360 % off.
     """
     energy, dynamics, generator, n = double_well(), Underdamped(1 / kT, gamma, 1.0), generator_of(5), 100_000
     rough = torch.linspace(-3, 0, 6001, dtype=torch.float64)
