@@ -18,7 +18,7 @@ from landscape.search.krylov import polish_by_products
 from landscape.search.modes import ModeOptions, largest_curvature
 from landscape.tasks.task import matrix_doubles, task
 
-DEGENERATE_X = 1e-3  # degenerate points within this (1 + |x|), at equal energy, are one
+DEGENERATE_X = 2e-3  # degenerate points within this (1 + |x|), at equal energy, are one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
 MAX_TIES = 100  # unpolished rows of nearly equal energy that are compared with each other, modulo a symmetry
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
