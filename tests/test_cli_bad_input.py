@@ -334,8 +334,8 @@ def test_bad_command_lines(given: Path, line: str, says: str) -> None:
 def test_zero_modes_that_are_not_declared(given: Path) -> None:
     code = "class Ring:\n    dim, zero_modes = 2, 'rotation'\n"
     code += "    def __call__(self, x):\n        return (x.square().sum(1) - 1) ** 2\n"
-    Path("ring.py").write_text(code)
-    _fails("analyze ring.py:Ring --json --quiet", given, "declare them as its symmetry", code=3)
+    (given / "ring.py").write_text(code)
+    _fails("analyze GIVEN/ring.py:Ring --json --quiet", given, "declare them as its symmetry", code=3)
 
 
 def test_a_damaged_analysis_can_be_replaced(given: Path) -> None:

@@ -513,14 +513,17 @@ def test_callables_and_energies_in_memory_pass_through() -> None:
 
 def test_the_documented_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parent.parent / "docs" / "energy-file.md").read_text()
-    write, code = (part.split("```")[0] for part in text.split("```python\n")[1:])
+    write, code, declare = (part.split("```")[0] for part in text.split("```python\n")[1:])
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         exec(write, {})
     energy = load_energy("energy.safetensors")
     assert energy.metadata["gamma"] == [1.0, 2.0] and energy.metadata["trained_on"]
     Path("my_energy.py").write_text(code)
-    assert load_energy("my_energy.py:wells").metadata["beta"] == 4.0
+    wells = load_energy("my_energy.py:wells")
+    assert wells.metadata["beta"] == 4.0
+    exec(declare, {"energy": wells})
+    assert wells.symmetry is not None
 
 
 def test_a_class_in_memory_is_made_as_one_in_a_file_is() -> None:

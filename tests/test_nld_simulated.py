@@ -207,7 +207,7 @@ def test_matching_bound_is_the_log_likelihood_at_the_exact_posterior() -> None:
     shifted by .3 loses three times that. The truth is a Gaussian density of scipy."""
     found, n = [], 40_000
     for shift in (0.0, 0.3):
-        noise = MatchingNoise.draw([torch.Generator().manual_seed(4)], n, 5, 1, 20_000, F64)
+        noise = MatchingNoise.draw([torch.Generator().manual_seed(4)], n, 5, 1, 1, 20_000, F64)
         times = ((torch.arange(n, dtype=F64) % 20 + 0.5) / 20)[None, :, None].expand(1, n, 4)
         encoder = ExactMarginals(EXACT, shift)
         with torch.no_grad():

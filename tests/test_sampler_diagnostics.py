@@ -168,12 +168,12 @@ def run_command(*words: object) -> tuple[int, str, str]:
 
 def test_the_command_writes_draws_and_tells_whether_they_converged(tmp_path: Path) -> None:
     target = tmp_path / "draws.npz"
-    words = ("sample", "potential:quadratic:d=2,kappa=2", "--beta", 1.5, "-n", 8000, "-o", target)
+    words = ("sample", "potential:quadratic:d=2,kappa=2", "--beta", 1.5, "-n", 16000, "-o", target)
     code, out, err = run_command(*words, "--seed", 3, "--quiet")
     assert (code, err) == (0, "")
     assert "converged   yes" in out and "acceptance" in out and "R-hat" in out
     with np.load(target) as file:
-        assert file["x"].shape == (250, 32, 2) and file["energy"].shape == (250, 32)
+        assert file["x"].shape == (500, 32, 2) and file["energy"].shape == (500, 32)
         assert str(file["method"]) == "mala" and bool(file["converged"]) and int(file["seed"]) == 3
         assert (file["label"] == 0).all() and file["x"].var() == pytest.approx(1 / 3, rel=0.1)
         first = file["x"].copy()
