@@ -50,11 +50,11 @@ def run_train(arguments: argparse.Namespace) -> Answer:
     # More threads cost more than they bring at these sizes, and the result of a resumed run depends on their number.
     torch.set_num_threads(1)
     saved, result = train(data, model, training, path=path, resume=arguments.resume, progress=show)
-    from nld_models.refinement import refine_model
+    from nld_models.refinement import refine_model, usable_cores
 
     began = time.monotonic()
     if model.prior != "nsde":  # which has no energy to refine
-        saved, _ = refine_model(saved, data, path=path, progress=_say)
+        saved, _ = refine_model(saved, data, path=path, progress=_say, processes=usable_cores())
     refining = time.monotonic() - began
     rows = [
         {"seed": int(seed), **{name: _last(curve[k]) for name, curve in result.curves.items()}}

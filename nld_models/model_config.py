@@ -115,9 +115,17 @@ class ModelConfig:
     def learns(self, name: str) -> bool:
         return name in (self.learned or ())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot be copied or sent to another process.
+        return _from_plain, (self.as_dict(),)
+
     def as_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {"energy": dict(self.energy), "learned": list(self.learned or ())}
+
+
+def _from_plain(plain: Mapping[str, Any]) -> ModelConfig:
+    return ModelConfig(**plain)
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from torch import nn
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy
 from landscape.search import assign_basins, make_basins
+from landscape.tasks import Workers
 from landscape.weights.wells import Wells
 from nld_models.checkpoint import SavedModel, model_tensors, read_file, write_file
 from nld_models.data import DataError, SequenceData
@@ -53,6 +55,7 @@ from nld_models.kinetics import (
 )
 from nld_models.landscape_adapter import LearnedStates, find_states
 from nld_models.least_change import FlatNetwork, LeastChange
+from nld_models.model import LatentModel
 
 MAX_ROUNDS = 4
 NEWTON_STEPS = 4
@@ -119,36 +122,63 @@ def refine_model(
     *,
     path: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
+    processes: int = 1,
 ) -> tuple[SavedModel, tuple[Refinement, ...]]:
     """Refine every seed on its training data; a model that was refined before is returned as it is, with ().
 
     path : the model's file, rewritten when all seeds are done. A seed whose states would change in number stays as
-    training left it, and its outcome says so.
+    training left it, and its outcome says so. processes : seeds refined at once, each in a process of its own where
+    there are several; these are spawned, so that a script needs the usual `if __name__ == "__main__"`. Each uses
+    one thread, and where this process does too the result does not depend on their number.
     """
     if "refinement" in saved.document:
         return saved, ()
     report = progress or (lambda text: None)
     means, sds = encode(saved, data)
-    results = []
-    for k, seed in enumerate(saved.model.seeds):
-        generator = torch.Generator().manual_seed(2**33 + seed)
-        states = find_states(saved.model, k, weights=False)
-        tell = functools.partial(_tell, report, seed)
-        latents = Latents(means[k], sds[k], data.frames)
-        network, found = refine(states, states.dynamics, latents, generator, tell)
-        if found.rounds:
-            before = saved.model.prior.energy.unstack(k)
+    seeds = saved.model.seeds
+    latents = [Latents(means[k], sds[k], data.frames) for k in range(len(seeds))]
+    found: list[tuple[nn.Module | None, Refinement]] = []
+    if min(processes, len(seeds)) > 1:
+        with Workers(min(processes, len(seeds))) as executor:
+            report(f"refining seeds {seeds[0]} to {seeds[-1]}, {executor.n} at once")
+            waiting = [executor.submit(_refine_seed, saved.model, k, latents[k]) for k in range(len(seeds))]
+            for seed, future in zip(seeds, waiting, strict=True):
+                found.append(future.result())
+                report(f"refining seed {seed}: {found[-1][1].outcome} ({found[-1][1].rounds} rounds)")
+    else:
+        for k, seed in enumerate(seeds):
+            found.append(_refine_seed(saved.model, k, latents[k], functools.partial(_tell, report, seed)))
+    for k, (network, _) in enumerate(found):
+        if network is not None:
             saved.model.prior.energy.restack(k, network)
-            if find_states(saved.model, k, weights=False).n_states != states.n_states:
-                saved.model.prior.energy.restack(k, before)
-                found = replace(found, after=found.before, cost=0.0, outcome="not refined: the states would change")
-        results.append(found)
-    record = [{"seed": seed, **found.as_dict()} for seed, found in zip(saved.model.seeds, results, strict=True)]
+    results = tuple(result for _, result in found)
+    record = [{"seed": seed, **result.as_dict()} for seed, result in zip(seeds, results, strict=True)]
     document = {**saved.document, "refinement": record}
     if path is not None:
         tensors, _ = read_file(Path(path))
         write_file(Path(path), tensors | model_tensors(saved.model), document)
-    return SavedModel(saved.model, saved.mean, saved.scale, document), tuple(results)
+    return SavedModel(saved.model, saved.mean, saved.scale, document), results
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refine_seed(
+    model: LatentModel, k: int, latents: Latents, tell: Callable[[str], None] | None = None
+) -> tuple[nn.Module | None, Refinement]:
+    """The refined energy network of seed k, None where it stays as it is, and what was done."""
+    generator = torch.Generator().manual_seed(2**33 + model.seeds[k])
+    states = find_states(model, k, weights=False)
+    network, found = refine(states, states.dynamics, latents, generator, tell)
+    if not found.rounds:
+        return None, found
+    changed = copy.deepcopy(model)
+    changed.prior.energy.restack(k, network)
+    if find_states(changed, k, weights=False).n_states != states.n_states:
+        return None, replace(found, after=found.before, cost=0.0, outcome="not refined: the states would change")
+    return network, found
 
 
 def _tell(report: Callable[[str], None], seed: int, text: str) -> None:

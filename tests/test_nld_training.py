@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -132,6 +133,25 @@ def test_resuming_a_finished_model_keeps_what_the_second_stage_wrote(data: Seque
     again, _ = train(data, SMALL, SHORT, path=path, resume=True)
     assert torch.equal(again.model.get_parameter("prior.log_d"), tensors["model.prior.log_d"])
     assert refine_model(again, data, path=path)[1] == ()
+
+
+def test_the_second_stage_does_not_depend_on_processes(data: SequenceData, tmp_path: Path) -> None:
+    saved, _ = train(data, SMALL, SHORT)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone, _ = refine_model(copy.deepcopy(saved), data)
+        told: list[str] = []
+        path = tmp_path / "m.safetensors"
+        train(data, SMALL, SHORT, path=path)
+        together, found = refine_model(saved, data, path=path, processes=2, progress=told.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == len(saved.model.seeds) == len(told) - 1
+    assert alone.document["refinement"] == together.document["refinement"]
+    assert load_model(path).document["refinement"] == together.document["refinement"]
+    for name, value in parameters(alone.model).items():
+        assert torch.equal(value, parameters(together.model)[name]), name
 
 
 def test_a_step_too_long_for_the_energy_is_told(data: SequenceData) -> None:

@@ -57,6 +57,12 @@ class Workers(Executor):
         return call.outer
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """After an error or an interrupt nobody waits for tasks at work: their processes are ended."""
+        if kind is not None:
+            with self._lock:
+                self._closed = True
+                for process in _processes_of(self._pool):
+                    process.terminate()
         self.shutdown(wait=True, cancel_futures=kind is not None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -98,7 +104,7 @@ class Workers(Executor):
             call.outer.cancel()
             return
         error = done.exception()
-        if not isinstance(error, BrokenProcessPool):
+        if self._closed or not isinstance(error, BrokenProcessPool):
             _settle(call.outer, error, None if error is not None else done.result())
             return
         call.attempts += 1
