@@ -22,6 +22,7 @@ from nld_models.config import TrainingConfig, complete, read_config
 from nld_models.data import DataError
 from nld_models.errors import CheckpointError
 from nld_models.model_config import ModelConfig
+from nld_models.seed_groups import usable_cores
 from nld_models.sequence_files import load_sequences
 from nld_models.training import Progress, Stopped, train
 
@@ -47,14 +48,15 @@ def run_train(arguments: argparse.Namespace) -> Answer:
             loss = " ".join(f"{value:.3f}" for value in now.loss)
             _say(f"step {now.iteration} of {now.iterations}, loss {loss}, {_duration(now.seconds_left)} left")
 
-    # More threads cost more than they bring at these sizes, and the result of a resumed run depends on their number.
+    # torch's own threads cost more than they bring at these sizes, and results depend on their number.
     torch.set_num_threads(1)
-    saved, result = train(data, model, training, path=path, resume=arguments.resume, progress=show)
-    from nld_models.refinement import refine_model, usable_cores
+    cores = usable_cores()
+    saved, result = train(data, model, training, path=path, resume=arguments.resume, progress=show, threads=cores)
+    from nld_models.refinement import refine_model
 
     began = time.monotonic()
     if model.prior != "nsde":  # which has no energy to refine
-        saved, _ = refine_model(saved, data, path=path, progress=_say, processes=usable_cores())
+        saved, _ = refine_model(saved, data, path=path, progress=_say, processes=cores)
     refining = time.monotonic() - began
     rows = [
         {"seed": int(seed), **{name: _last(curve[k]) for name, curve in result.curves.items()}}

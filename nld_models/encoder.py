@@ -75,12 +75,13 @@ class GRUContext(nn.Module):
         flat = x.transpose(1, 2).reshape(seeds, time * batch, -1)
         inputs = self.input(flat).view(seeds, time, batch, -1).unbind(1)
         h = x.new_zeros(seeds, batch, self.n_hidden)
+        parts = (2 * self.n_hidden, self.n_hidden)
         contexts = []
         for k, here in enumerate(inputs):
-            old = self.recurrent(h)
-            split = 2 * self.n_hidden
-            reset, update = torch.sigmoid(here[..., :split] + old[..., :split]).chunk(2, -1)
-            candidate = torch.tanh(torch.addcmul(here[..., split:], reset, old[..., split:]))
+            # Split, not sliced: slices' gradients are padded with zeros and added up.
+            (gates, inner), (old_gates, old_inner) = here.split(parts, -1), self.recurrent(h).split(parts, -1)
+            reset, update = torch.sigmoid(gates + old_gates).chunk(2, -1)
+            candidate = torch.tanh(torch.addcmul(inner, reset, old_inner))
             h = torch.lerp(candidate, h, update)
             if present is not None:
                 h = h * present[:, :, k, None]

@@ -25,7 +25,8 @@ from nld_models.kinetics import rates_of
 from nld_models.model import ModelConfig
 from nld_models.paper_chains import experiment, sample_experiment
 from nld_models.published import ACCURACY, COORDINATES, DATA_DIFFER, L1, NUMBERS, Published
-from nld_models.refinement import refine_model, usable_cores
+from nld_models.refinement import refine_model
+from nld_models.seed_groups import usable_cores
 from nld_models.training import Progress, train
 
 STACK, EMISSION_DRAWS = 4, 3
@@ -119,9 +120,10 @@ def _stack(
         if now.iteration % 50 == 0:
             report(f"seeds {seeds[0]} to {seeds[-1]}: step {now.iteration} of {now.iterations}")
 
-    saved, trained = train(data, model, config, path=path, resume=path.exists(), progress=show)
+    cores = usable_cores()
+    saved, trained = train(data, model, config, path=path, resume=path.exists(), progress=show, threads=cores)
     if model.prior != "nsde":  # which has no energy to refine
-        saved, _ = refine_model(saved, data, path=path, progress=report, processes=usable_cores())
+        saved, _ = refine_model(saved, data, path=path, progress=report, processes=cores)
     test = sample_experiment(chain, what.number, "test", what.test_seed)
     rows = evaluate(load_model(path), test, chain.transition, progress=report)
     stopped = {entry.seed: asdict(entry) for entry in trained.stopped}

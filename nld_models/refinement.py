@@ -25,7 +25,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -134,7 +133,12 @@ def refine_model(
     if "refinement" in saved.document:
         return saved, ()
     report = progress or (lambda text: None)
-    means, sds = encode(saved, data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads, processes))  # the seeds' products are shared out; their bits stay
+    try:
+        means, sds = encode(saved, data)
+    finally:
+        torch.set_num_threads(threads)
     seeds = saved.model.seeds
     latents = [Latents(means[k], sds[k], data.frames) for k in range(len(seeds))]
     found: list[tuple[nn.Module | None, Refinement]] = []
@@ -158,11 +162,6 @@ def refine_model(
         tensors, _ = read_file(Path(path))
         write_file(Path(path), tensors | model_tensors(saved.model), document)
     return SavedModel(saved.model, saved.mean, saved.scale, document), results
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refine_seed(

@@ -19,6 +19,7 @@ from nld_models.errors import CheckpointError, TrainingError
 from nld_models.model import LatentModel, Stepping, total_loss
 from nld_models.model_config import ModelConfig
 from nld_models.resolution import fastest_rate, limit_of
+from nld_models.seed_groups import SeedGroups
 from nld_models.slow_coordinates import slow_coordinates
 from nld_models.windows import Windows
 
@@ -73,17 +74,19 @@ def train(
     path: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    threads: int = 1,
 ) -> tuple[SavedModel, TrainingResult]:
     """Train all seeds on standardised sequences (`SequenceData.standardise`); config None is the model's recipe.
 
     path : where checkpoints and the finished model go. resume : go on from the checkpoint there, which must be of the
     same data and settings; the result is bit for bit that of a run that was never interrupted, on the same
     machine with the same number of threads. A finished model is returned as it is. progress : called every 10 steps.
+    threads : among which the seeds are shared out; the result does not depend on it.
 
     Raises CheckpointError for a file that cannot be used, TrainingError if the guard stopped every seed.
     """
     model = model or ModelConfig()
-    trainer = _Trainer(data, model, config or recipe(model), None if path is None else Path(path))
+    trainer = _Trainer(data, model, config or recipe(model), None if path is None else Path(path), threads)
     if resume:
         trainer.resume()
     trainer.run(progress or (lambda state: None))
@@ -93,7 +96,9 @@ def train(
 class _Trainer:
     """The state of one training run."""
 
-    def __init__(self, data: SequenceData, model: ModelConfig, config: TrainingConfig, path: Path | None) -> None:
+    def __init__(
+        self, data: SequenceData, model: ModelConfig, config: TrainingConfig, path: Path | None, threads: int
+    ) -> None:
         self.config, self.path, self.data = config, path, data
         dtype = DTYPES[config.dtype]
         seeds = range(config.first_seed, config.first_seed + config.seeds)
@@ -101,6 +106,7 @@ class _Trainer:
         self.model = LatentModel(model, data.n_channels, data.n_missing > 0, seeds, dtype)
         self.model.stepping = Stepping(config.backend, config.adjoint_clip)
         self.model.encoder.start_from(torch.from_numpy(slow_coordinates(data, model.latent_dim).copy()))
+        self.groups = SeedGroups(self.model, threads)
         # Not the stream of the initial values, which depends on the sizes of the networks.
         self.generators = [torch.Generator().manual_seed(2**32 + seed) for seed in seeds]
         self.optimizer = torch.optim.Adam(self._learned.values(), lr=config.learning_rate)
@@ -163,19 +169,21 @@ class _Trainer:
     def _gradients(self, i: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Set every gradient; the terms of the loss and each seed's gradient norm, (S,) each."""
         config = self.config
-        batch = self.windows.draw(self.generators, config.batch)
-        noise = self.model.draw_noise(self.generators, config.batch, self.windows.length, config.partition_points)
-        terms = self.model.terms(batch, noise)
-        loss = total_loss(terms, config.kl_weight(i), config.stationarity_weight)
-        self.optimizer.zero_grad()
-        loss.sum().backward()
+
+        def terms_of(model: LatentModel, rows: slice) -> dict[str, torch.Tensor]:
+            generators = self.generators[rows]
+            batch = self.windows.draw(generators, config.batch)
+            noise = model.draw_noise(generators, config.batch, self.windows.length, config.partition_points)
+            terms = model.terms(batch, noise)
+            loss = total_loss(terms, config.kl_weight(i), config.stationarity_weight)
+            diffusion = model.prior.diffusion(2).mean(1)
+            return terms | {"loss": loss, "diffusion_coefficient": diffusion.expand(len(generators))}
+
+        terms = self.groups.differentiate(terms_of)
         gradients = [p.grad for p in self._learned.values() if p.grad is not None]
         squares = [gradient.reshape(config.seeds, -1).double().square().sum(1) for gradient in gradients]
-        diffusion = self.model.prior.diffusion(2).mean(1)
-        terms |= {"loss": loss, "diffusion_coefficient": diffusion.expand(config.seeds)}
-        return {name: term.detach().double().numpy() for name, term in terms.items()}, torch.stack(squares).sum(
-            0
-        ).sqrt().numpy()
+        norm = torch.stack(squares).sum(0).sqrt().numpy()
+        return {name: term.double().numpy() for name, term in terms.items()}, norm
 
     def _guard(self, terms: Mapping[str, np.ndarray], norm: np.ndarray) -> None:
         """Stop each seed with a non-finite number, and roll it back; the other seeds go on."""

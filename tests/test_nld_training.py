@@ -135,6 +135,18 @@ def test_resuming_a_finished_model_keeps_what_the_second_stage_wrote(data: Seque
     assert refine_model(again, data, path=path)[1] == ()
 
 
+@pytest.mark.parametrize("kind", ["overdamped", "rotated", "nsde", "underdamped"])
+def test_threads_change_no_bit(data: SequenceData, kind: str) -> None:
+    model = ModelConfig(prior=kind, energy=ENERGY, decoder_hidden=6, context=8)  # type: ignore[arg-type]
+    config = replace(SHORT, seeds=5, iterations=8)
+    one, first = train(data, model, config)
+    two, second = train(data, model, config, threads=2)
+    for name, value in parameters(one.model).items():
+        assert torch.equal(value, parameters(two.model)[name]), name
+    for name, curve in first.curves.items():
+        np.testing.assert_array_equal(curve, second.curves[name])
+
+
 def test_the_second_stage_does_not_depend_on_processes(data: SequenceData, tmp_path: Path) -> None:
     saved, _ = train(data, SMALL, SHORT)
     threads = torch.get_num_threads()

@@ -170,23 +170,26 @@ def gradient_flow(
 ) -> State:
     """Follow dx/dt = -grad E from each row of x (n, d) until it is captured by a known minimum or comes to rest.
 
-    Returns x, energy, label (n,) (the capturing minimum, -1), status: CAPTURED, CONVERGED (at rest at a point
+    Returns x, label (n,) (the capturing minimum, -1), status: CAPTURED, CONVERGED (at rest at a point
     that is no known minimum, to be polished by the caller), DIVERGED, NOT_FINITE or UNFINISHED.
     `observe(rows, state)` sees every step.
     """
     options = options or FlowOptions()
-    value, gradient = energy.value_and_gradient(x)
+    label, local = basins.nearest(x)
+    value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+    outside = torch.nonzero(label < 0)[:, 0]  # of many points to be labelled most are in a ball, and cost nothing
+    value[outside], gradient[outside] = energy.value_and_gradient(x[outside])
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    label, local = basins.nearest(x)
     state: State = {
         "x": x.clone(), "energy": value, "gradient": gradient, "dt": 0.02 * local / norm, "label": label,
         "local": local,
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
     state["status"][finite & (state["label"] >= 0)] = Status.CAPTURED
-    outputs = ("x", "energy", "label")
-    return iterate(lambda s: _flow_step(energy, s, basins, options), state, outputs, options.max_iterations, observe)
+    return iterate(
+        lambda s: _flow_step(energy, s, basins, options), state, ("x", "label"), options.max_iterations, observe
+    )
 
 
 def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOptions) -> State:
