@@ -40,15 +40,17 @@ def atoms_at(x: np.ndarray, counted: Counted) -> Atoms:
 
 
 def paths(counted: Counted, request: Request) -> Found:
-    tops = []
+    tops: list[np.ndarray] = []
     for first, second in np.array(request["pairs"]):
+        if counted.out_of_time():
+            break
         images = [atoms_at(first, counted) for _ in range(IMAGES - 1)] + [atoms_at(second, counted)]
         band = NEB(images, climb=True, allow_shared_calculator=False)
         band.interpolate()
         FIRE(band, logfile=None).run(fmax=FORCE, steps=STEPS)
         top = max(images[1:-1], key=lambda image: image.get_potential_energy())
         tops.append(top.get_positions().ravel()[: counted.problem.dim])
-    return Found([], tops)
+    return Found([], tops, f"{len(tops)} of {len(request['pairs'])} bands")
 
 
 def dimers(counted: Counted, request: Request) -> Found:
@@ -58,6 +60,8 @@ def dimers(counted: Counted, request: Request) -> Found:
     mask = np.zeros(-(-counted.problem.dim // 3) * 3, bool)
     mask[: counted.problem.dim] = True
     for search in range(request["searches"]):
+        if counted.out_of_time():
+            break
         atoms = atoms_at(minima[search % len(minima)], counted)
         control = DimerControl(
             initial_eigenmode_method="displacement", displacement_method="vector", logfile=None,
@@ -69,7 +73,7 @@ def dimers(counted: Counted, request: Request) -> Found:
         moved.displace(displacement_vector=move.reshape(-1, 3))
         MinModeTranslate(moved, logfile=None).run(fmax=FORCE, steps=STEPS)
         ends.append(moved.get_positions().ravel()[: counted.problem.dim])
-    return Found([], distinct(ends, counted), f"{request['searches']} dimers")
+    return Found([], distinct(ends, counted), f"{len(ends)} dimers")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -23,11 +24,27 @@ MERGE = 1e-3  # points closer than this part of the box are one, where a competi
 
 @dataclass
 class Counted:
-    """The energy of a problem for numpy arrays, one point (d,) or many (n, d), with the points asked so far."""
+    """The energy of a problem for numpy arrays, one point (d,) or many (n, d), with the points asked so far.
+
+    limit_s : CPU seconds after which a search is to end, between two of its steps, with what it has found until then.
+    """
 
     problem: Problem
+    limit_s: float = math.inf
     values: int = 0
     gradients: int = 0
+    begin: float = 0.0
+    stopped: bool = False
+
+    def start(self) -> None:
+        """Counts and clock from zero."""
+        self.values = self.gradients = 0
+        self.begin = time.process_time()
+
+    def out_of_time(self) -> bool:
+        """Whether the search has to end now; remembered in `stopped`."""
+        self.stopped = time.process_time() - self.begin > self.limit_s
+        return self.stopped
 
     def value(self, x: np.ndarray) -> Any:
         points = torch.from_numpy(np.array(x, float, ndmin=2))
@@ -82,19 +99,20 @@ def serve(searches: dict[str, Search]) -> None:
     request: Request = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     np.random.seed(request["seed"])
-    counted = Counted(problem(request["energy"]))
+    counted = Counted(problem(request["energy"]), request.get("limit_s", math.inf))
     for n in (1, 50):  # the first calls set torch up
         counted.value_and_gradient(counted.problem.starts(n, 0))
-    counted.values = counted.gradients = 0
     search, before = searches[request["task"]], peak_megabytes()
     with _stdout_to_stderr():
         wall, cpu = time.perf_counter(), time.process_time()
+        counted.start()
         found = search(counted, request)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     cost = counted.values + counted.gradients if found.gradient_equivalents is None else found.gradient_equivalents
+    note = f"{found.note}, stopped after {counted.limit_s:.0f} s" if counted.stopped else found.note
     print(json.dumps({
         "minima": np.reshape(found.minima, (-1, counted.problem.dim)).tolist(),
-        "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "note": found.note,
+        "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "note": note,
         "wall_s": wall, "cpu_s": cpu, "gradient_equivalents": cost, "peak_mb": peak_megabytes(),
         "search_mb": peak_megabytes() - before,
     }))  # fmt: skip

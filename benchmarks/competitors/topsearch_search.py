@@ -32,6 +32,15 @@ class TorchPotential(Potential):
         return self.counted.value_and_gradient(position)
 
 
+class Sampling(NetworkSampling):
+    """TopSearch's own sampling, which ends at the time limit between two pairs."""
+
+    counted: Counted
+
+    def connection_attempt(self, pair: list) -> list:
+        return [] if self.counted.out_of_time() else super().connection_attempt(pair)
+
+
 def minima(counted: Counted, request: Request) -> Found:
     potential, bounds = TorchPotential(counted), list(zip(counted.problem.low, counted.problem.high, strict=True))
     starts = counted.problem.starts(request["starts"], request["seed"])
@@ -48,7 +57,8 @@ def landscape(counted: Counted, request: Request) -> Found:
     hopping = BasinHopping(network, potential, similarity, StandardPerturbation(2 * problem.step))
     following = HybridEigenvectorFollowing(potential, ts_conv_crit=1e-5, ts_steps=75, pushoff=0.1)
     band = NudgedElasticBand(potential, force_constant=50.0, image_density=10.0, max_images=20, neb_conv_crit=1e-2)
-    sampling = NetworkSampling(network, coordinates, hopping, following, band, similarity)
+    sampling = Sampling(network, coordinates, hopping, following, band, similarity)
+    sampling.counted = counted
     sampling.get_minima(coordinates, request["hops"], 1e-5, 10.0, test_valid=True)
     sampling.get_transition_states("ClosestEnumeration", 8)
     sampling.get_transition_states("ConnectUnconnected", 8)

@@ -14,8 +14,9 @@ from landscape.energy.symmetry import ParticleSymmetry, Symmetry, n_zero_modes
 def eigh_modulo(symmetry: Symmetry | None, x: torch.Tensor, hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (n, d) ascending and vectors (n, d, d) of Hessians (n, d, d) at x, zero modes set apart.
 
-    Directions along the orbit come last and carry the largest of the other eigenvalues: no search moves along them,
-    since the gradient has no component there, and no index or degeneracy sees them.
+    Directions along the orbit come last and carry the size of the largest of the other eigenvalues, which is positive
+    where none of those is (a single mode, at a saddle): no search moves along them, since the gradient has no component
+    there, and no index or degeneracy sees them.
     """
     if not isinstance(symmetry, ParticleSymmetry):
         values, vectors = torch.linalg.eigh(hessian)
@@ -26,7 +27,7 @@ def eigh_modulo(symmetry: Symmetry | None, x: torch.Tensor, hessian: torch.Tenso
     size = 2 * torch.linalg.matrix_norm(hessian)[:, None, None] + torch.finfo(x.dtype).tiny
     values, vectors = torch.linalg.eigh(across @ hessian @ across + size * flat)
     n_other = x.shape[1] - n_zero_modes(basis)
-    largest = values.gather(1, (n_other - 1).clamp_min(0)[:, None])
+    largest = values.gather(1, (n_other - 1).clamp_min(0)[:, None]).abs()
     return torch.where(torch.arange(x.shape[1], device=x.device) >= n_other[:, None], largest, values), vectors
 
 

@@ -115,9 +115,11 @@ class Explorer:
 
     # -- one round ---------------------------------------------------------------------------------------------------
 
-    def walk(self, x: torch.Tensor, index: int) -> np.ndarray:
-        """Follow eigenvectors from x towards `index`; catalogue numbers of what was reached (-1: nothing)."""
-        target = torch.full((len(x),), index, device=x.device)
+    def walk(self, starts: dict[int, torch.Tensor]) -> np.ndarray:
+        """Follow eigenvectors from points (n, d) towards an index: {index: points}, in one batch. Catalogue numbers of
+        what was reached (-1: nothing)."""
+        x = torch.cat(list(starts.values()))
+        target = torch.cat([torch.full((len(part),), index, device=x.device) for index, part in starts.items()])
         region = self.region(2 * self.radius if self._single else self.scale)
         ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
         arrived = ended["status"] == Status.CONVERGED
