@@ -15,9 +15,10 @@ from torch import nn
 
 from landscape.energy.energy import Energy, first_line
 from landscape.energy.from_code import instance_of
+from landscape.energy.group import Symmetry
 from landscape.energy.metadata import checked, resolve_dim
 from landscape.energy.probe import probe_energy
-from landscape.energy.symmetry import Symmetry, from_record
+from landscape.energy.symmetry import from_record
 from landscape.errors import EnergyError, UsageError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -5,7 +5,6 @@ A configuration is an array (n, dim) of n particles in 1, 2 or 3 dimensions, wit
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +38,14 @@ def sorted_distances(x: Array, species: Array, about_origin: bool) -> Array:
     n = x.shape[1]
     first, second = np.triu_indices(n, 1)
     distance = np.linalg.norm(x[:, first] - x[:, second], axis=2)
-    kinds = np.sort(np.stack([species[first], species[second]]), axis=0)
+    if not species.any() and not about_origin:
+        return np.sort(distance, axis=1)
+    low, high = np.minimum(species[first], species[second]), np.maximum(species[first], species[second])
+    kinds = low * n + high
     if about_origin:
         distance = np.concatenate([distance, np.linalg.norm(x, axis=2)], axis=1)
-        kinds = np.concatenate([kinds, np.stack([species, np.full(n, -1)])], axis=1)
-    parts = [np.sort(distance[:, (kind == kinds.T).all(1)], axis=1) for kind in np.unique(kinds.T, axis=0)]
+        kinds = np.concatenate([kinds, n * n + species])
+    parts = [np.sort(distance[:, kinds == kind], axis=1) for kind in np.unique(kinds)]
     return np.concatenate(parts, axis=1) if parts else np.zeros((len(x), 0))
 
 
@@ -100,39 +102,34 @@ def _candidates(a: Array, b: Array, species: Array, signs: tuple[int, ...], with
     usable = np.flatnonzero(radius > 0.3 * extent)
     i = usable[np.argmin(alike.sum(1)[usable])]
     matches = np.flatnonzero((species == species[i]) & (np.abs(other - radius[i]) < within))
-    if dim == 2:
-        first = [_frame(a[i], None)] * len(matches)
-        second = [_frame(b[k], None) for k in matches]
-    else:
+    partner = other_axis = None
+    if dim == 3:
         apart = np.linalg.norm(np.cross(a[i], a), axis=1) / radius[i]
-        if apart.max() <= COLLINEAR * extent:
-            first, second = [_frame(a[i], None)] * len(matches), [_frame(b[k], None) for k in matches]
-        else:
+        if apart.max() > COLLINEAR * extent:
             usable = np.flatnonzero(apart > 0.3 * apart.max())
             j = usable[np.argmin(alike.sum(1)[usable])]
-            length = np.linalg.norm(a[i] - a[j])
-            near = (species == species[j]) & (np.abs(other - radius[j]) < within)
-            pairs = [
-                (k, m)
-                for k, m in itertools.product(matches, np.flatnonzero(near))
-                if k != m and abs(np.linalg.norm(b[k] - b[m]) - length) < 2 * within
-            ]
-            first, second = [_frame(a[i], a[j])] * len(pairs), [_frame(b[k], b[m]) for k, m in pairs]
-    if not first:
+            near = np.flatnonzero((species == species[j]) & (np.abs(other - radius[j]) < within))
+            length = np.linalg.norm(b[matches][:, None] - b[near], axis=2)
+            fits = (np.abs(length - np.linalg.norm(a[i] - a[j])) < 2 * within) & (matches[:, None] != near)
+            row, column = np.nonzero(fits)
+            matches, partner, other_axis = matches[row], a[None, j], b[near[column]]
+    if not len(matches):
         return np.zeros((0, dim, dim))
-    return np.einsum("cij,sjk,clk->scil", np.stack(first), flips, np.stack(second)).reshape(-1, dim, dim)
+    first, second = _frames(a[None, i], partner)[0], _frames(b[matches], other_axis)
+    return np.einsum("ij,sjk,clk->scil", first, flips, second).reshape(-1, dim, dim)
 
 
-def _frame(u: Array, v: Array | None) -> Array:
-    """A right-handed orthonormal basis (columns) whose first vector is along u, the second in the plane of u and v."""
-    first = u / np.linalg.norm(u)
-    if len(u) == 2:
-        return np.stack([first, [-first[1], first[0]]], axis=1)
+def _frames(u: Array, v: Array | None) -> Array:
+    """Right-handed orthonormal bases (k, dim, dim; columns) whose first vectors are along u (k, dim), the second, in
+    space, in the plane of u and v (of an axis that u is far from, where v is None)."""
+    first = u / np.linalg.norm(u, axis=1, keepdims=True)
+    if u.shape[1] == 2:
+        return np.stack([first, first[:, ::-1] * [-1.0, 1.0]], axis=2)
     if v is None:
-        v = np.eye(3)[np.argmin(np.abs(first))]
-    second = v - (v @ first) * first
-    second = second / np.linalg.norm(second)
-    return np.stack([first, second, np.cross(first, second)], axis=1)
+        v = np.eye(3)[np.abs(first).argmin(1)]
+    second = v - (v * first).sum(1, keepdims=True) * first
+    second = second / np.maximum(np.linalg.norm(second, axis=1, keepdims=True), np.finfo(float).tiny)
+    return np.stack([first, second, np.cross(first, second)], axis=2)
 
 
 def best_rotation(a: Array, b: Array, signs: tuple[int, ...]) -> Array:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from landscape.energy.group import Symmetry
 from landscape.energy.recipe import Recipe
-from landscape.energy.symmetry import Symmetry
 from landscape.errors import EnergyError, left
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)

@@ -8,27 +8,35 @@ import numpy as np
 import torch
 
 from landscape.energy.alignment import Array
-from landscape.energy.symmetry import ParticleSymmetry, Symmetry, n_zero_modes
+from landscape.energy.group import Symmetry
+from landscape.energy.symmetry import ParticleSymmetry
 
 
 def eigh_modulo(symmetry: Symmetry | None, x: torch.Tensor, hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (n, d) ascending and vectors (n, d, d) of Hessians (n, d, d) at x, zero modes set apart.
 
-    Directions along the orbit come last and carry the size of the largest of the other eigenvalues, which is positive
-    where none of those is (a single mode, at a saddle): no search moves along them, since the gradient has no component
-    there, and no index or degeneracy sees them.
+    Directions along the orbit come last and carry the size of the largest of the other eigenvalues (1 if there are no
+    others), which is positive also where none of those is: no search moves along them, since the gradient has no
+    component there, and no index or degeneracy sees them.
     """
     if not isinstance(symmetry, ParticleSymmetry):
         values, vectors = torch.linalg.eigh(hessian)
         return values, vectors
     basis, _ = symmetry.tangents(x)
-    flat = basis @ basis.mT
-    across = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) - flat
-    size = 2 * torch.linalg.matrix_norm(hessian)[:, None, None] + torch.finfo(x.dtype).tiny
-    values, vectors = torch.linalg.eigh(across @ hessian @ across + size * flat)
-    n_other = x.shape[1] - n_zero_modes(basis)
-    largest = values.gather(1, (n_other - 1).clamp_min(0)[:, None]).abs()
-    return torch.where(torch.arange(x.shape[1], device=x.device) >= n_other[:, None], largest, values), vectors
+    present = basis.square().sum(1) > 0.5
+    n_zero = present.sum(1)
+    basis = basis.gather(2, (~present).to(torch.int8).argsort(dim=1, stable=True)[:, None].expand_as(basis))
+    values, vectors = torch.empty_like(x), torch.empty_like(hessian)
+    for z in n_zero.unique().tolist():  # one number, but where some of several particles lie on a line
+        rows = torch.nonzero(n_zero == z)[:, 0]
+        # an eigenproblem without the orbit is smaller, and has no z-fold eigenvalue
+        frame = torch.linalg.qr(basis[rows, :, :z], mode="complete")[0]
+        along, across = frame[:, :, :z], frame[:, :, z:]
+        others, turned = torch.linalg.eigh(across.mT @ hessian[rows] @ across)
+        largest = others[:, -1:].abs() if z < x.shape[1] else torch.ones_like(x[rows, :1])
+        values[rows] = torch.cat([others, largest.expand(-1, z)], 1)
+        vectors[rows] = torch.cat([across @ turned, along], 2)
+    return values, vectors
 
 
 def nonzero_modes(eigenvalues: Array, log_volume: Array, width: int, beta: float) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from landscape.energy.architectures import SoftMinimum
-from landscape.energy.symmetry import ParticleSymmetry, Symmetry
+from landscape.energy.group import Symmetry
+from landscape.energy.symmetry import ParticleSymmetry
 
 
 @dataclass(frozen=True)

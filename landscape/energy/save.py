@@ -16,8 +16,8 @@ from landscape.energy.adapt import as_energy
 from landscape.energy.architectures import ARCHITECTURES, describe_network
 from landscape.energy.energy import Energy, first_line
 from landscape.energy.from_file import KEY, quiet, read_exported
+from landscape.energy.group import Symmetry
 from landscape.energy.metadata import checked, to_json
-from landscape.energy.symmetry import Symmetry
 from landscape.errors import EnergyError, UsageError
 
 # Keys that the format writes itself.

@@ -18,8 +18,7 @@ D. J. Wales, Energy Landscapes, Cambridge University Press 2003, chapters 6 and 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -36,68 +35,13 @@ from landscape.energy.alignment import (
     quick_isometry,
     sorted_distances,
 )
+from landscape.energy.group import Move, Orbits, Symmetry
 from landscape.errors import EnergyError
-
-Move = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 # Volume of the rotations (3-D) or of the directions of a line, by the dimension of space and of the orbit.
 TURNS = {(1, 0): 1.0, (2, 0): 1.0, (3, 0): 1.0, (2, 1): 2 * math.pi, (3, 2): 4 * math.pi, (3, 3): 8 * math.pi**2}
 ORIGIN = 1e-3  # a cluster smaller than COLLINEAR times this, within the error of a polish, is a point
 POINT_GROUP = 1e-4  # particles that an operation brings this close, in units of the cluster's extent, are matched
-
-
-@dataclass(frozen=True, eq=False)
-class Orbits:
-    """The orbits of n points. zero_modes (n,) int : their dimensions z. log_volume (n,) : log V, over all pieces.
-
-    order (n,) int : order of the point group (the pairs of a sign and a permutation that a rotation undoes).
-    moments (n, r) : of inertia, for unit masses; 0 where particles on a line have none.
-    """
-
-    zero_modes: Array
-    log_volume: Array
-    order: Array
-    moments: Array
-
-
-class Symmetry(ABC):
-    """What the searches need to know of a symmetry group that acts on x (d,) by isometries."""
-
-    kind: ClassVar[str]
-
-    @abstractmethod
-    def check(self, dim: int, where: str) -> None:
-        """EnergyError, beginning with `where`, unless this can be a symmetry of an energy of `dim` coordinates."""
-
-    @abstractmethod
-    def record(self) -> dict[str, Any]:
-        """Plain data for metadata and saved analyses; `from_record` is the inverse."""
-
-    @abstractmethod
-    def moves(self) -> list[tuple[str, Move]]:
-        """The kinds of elements that make up the group: a name, and how one of them, drawn at random, moves (n, d)."""
-
-    @abstractmethod
-    def canonical(self, x: Array) -> Array:
-        """Copies of x (n, d) in a standard place: inside one period, about the origin."""
-
-    @abstractmethod
-    def separation(self, points: Array, x: Array, within: float) -> Array:
-        """Distances (n,) from points (n, d) to the copy of x (d,) nearest to each; inf where beyond `within`."""
-
-    @abstractmethod
-    def nearest(self, x: Array, reference: Array) -> Array:
-        """The copy of each row of x (n, d) that is nearest to that row of `reference` (n, d)."""
-
-    def spectrum(self, x: Array, eigenvalues: Array) -> Array:
-        """Eigenvalues (n, d) of `eigh_modulo` at x with an exact 0 for each zero mode, ascending."""
-        return eigenvalues
-
-    def moved(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """x (n, d), each row moved by a random element."""
-        for _, move in self.moves():
-            x = move(x, generator)
-        return x
 
 
 @dataclass(frozen=True)
@@ -340,7 +284,7 @@ class ParticleSymmetry(Symmetry):
         return basis, moments
 
     def spectrum(self, x: Array, eigenvalues: Array) -> Array:
-        zero = n_zero_modes(self.tangents(torch.as_tensor(x))[0]).numpy()
+        zero = (self.tangents(torch.as_tensor(x))[0].square().sum(1) > 0.5).sum(1).numpy()
         last = np.arange(eigenvalues.shape[1]) >= eigenvalues.shape[1] - zero[:, None]
         return np.sort(np.where(last, 0.0, eigenvalues), axis=1)
 
@@ -376,11 +320,6 @@ def nearest_copies(symmetry: Symmetry | None, x: torch.Tensor, reference: torch.
     if symmetry is None:
         return x
     return torch.as_tensor(symmetry.nearest(x.cpu().numpy(), reference.cpu().numpy())).to(x)
-
-
-def n_zero_modes(basis: torch.Tensor) -> torch.Tensor:
-    """The number of columns of bases (n, d, z) that are not zero, (n,)."""
-    return (basis.square().sum(1) > 0.5).sum(1)
 
 
 def from_record(record: Any, dim: int, where: str) -> Symmetry:

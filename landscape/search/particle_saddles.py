@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from landscape.energy import Energy
 from landscape.energy.alignment import sorted_distances
-from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult, n_components
+from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult
 from landscape.search.driver import Status
 from landscape.search.explore import UNKNOWN, SaddleSearch
 from landscape.search.flow import gradient_flow
@@ -32,6 +32,11 @@ FARTHEST = 0.7  # length of a walk's first displacement at most, in units of the
 SPREAD = 3.0  # a walk that takes a particle farther out than this, in units of the largest cluster, has diverged
 SIDE_STEP = 0.05  # how far beside a saddle its descents begin, in units of the spacing
 PAIRS = 100  # strings a look
+LOOKS = 5  # at groups of states that no saddle joins to the largest, before they are left apart
+WALKS_APART = 24  # from each state of such a group, and
+STRINGS_APART = 3  # to as many of the nearest states of other groups
+MOST_APART = 30  # states of such groups that are looked at together
+NAMED = 10  # states in a warning
 
 
 class ParticleRounds:
@@ -76,7 +81,8 @@ class ParticleRounds:
                     quiet = 0
                 elif not any(self.hits.get(int(k), 0) == 1 for k in self.numbers(1)):
                     return True
-        self._join_pairs()
+        self._join_pairs(self._pairs())
+        self._join_groups()
         return False
 
     def _n_known(self) -> int:
@@ -94,7 +100,8 @@ class ParticleRounds:
             x = random_clouds(self.energy, self.radius, descents, self.generator)
             self._settle(relax(self.energy, x, self.radius))
             self._walk(settled_clouds(self.energy, self.radius, walks, self.generator))
-        self._join_pairs()
+        self._join_pairs(self._pairs())
+        self._join_groups()
         return self._n_known() > known
 
     # -- walks -------------------------------------------------------------------------------------------------------
@@ -175,12 +182,8 @@ class ParticleRounds:
 
     # -- strings -----------------------------------------------------------------------------------------------------
 
-    def _join_pairs(self) -> None:
-        """Strings between pairs of minima that no saddle joins: walks start from their tops, descents from their dips.
-
-        Also within a component: a network that is connected can lack its lowest passes.
-        """
-        pairs = self._pairs()
+    def _join_pairs(self, pairs: np.ndarray) -> None:
+        """Strings between pairs (k, 2) of minima: walks start from their tops, descents from their dips."""
         if not len(pairs):
             return
         self.tried |= {(int(a), int(b)) for a, b in pairs}
@@ -198,26 +201,55 @@ class ParticleRounds:
         if len(tops):
             self._walk(tops, EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1))
 
-    def _pairs(self) -> np.ndarray:
-        """Each minimum with its nearest neighbours, and the nearest pairs that join components, by sorted distances."""
+    def _join_groups(self) -> None:
+        """Walks and strings from the states that no saddle joins to the largest group, as long as there are any, at
+        most `LOOKS` times; each time strings to states that are farther away."""
+        for _ in range(LOOKS):
+            minima, group = self._groups()
+            apart = minima[group != np.bincount(group).argmax()]
+            if not len(apart):
+                return
+            self.progress(f"saddles: {len(apart)} states in {group.max()} groups that no saddle joins to the others")
+            apart = apart[:MOST_APART]
+            self._walk(self._beside(np.repeat(apart, WALKS_APART)))
+            minima, group = self._groups()
+            distance = self._distances(minima)
+            pairs: set[tuple[int, int]] = set()
+            for i in np.flatnonzero(np.isin(minima, apart) & (group != np.bincount(group).argmax())):
+                others = [_pair(minima, int(i), int(j)) for j in np.argsort(distance[i]) if group[i] != group[j]]
+                pairs |= set([pair for pair in others if pair not in self.tried][:STRINGS_APART])
+            self._join_pairs(np.array(sorted(pairs), int).reshape(-1, 2))
+
+    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Catalogue numbers of the minima (n,), and the group, of minima that saddles join, of each (n,)."""
         minima = self.numbers(0)
-        n = len(minima)
-        if n < 2:
-            return np.zeros((0, 2), int)
         place = {int(k): i for i, k in enumerate(minima)}
-        joined = {(place[a], place[b]) for a, b in self.ends.values() if UNKNOWN not in (a, b)}
-        edges = np.array(sorted(joined), int).reshape(-1, 2)
-        component = connected_components(coo_array((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)[1]
+        joins = [(place[a], place[b]) for a, b in self.ends.values() if UNKNOWN not in (a, b)]
+        return minima, _groups(len(minima), np.array(joins, int).reshape(-1, 2))
+
+    def _distances(self, minima: np.ndarray) -> np.ndarray:
+        """How different minima are, (n, n), by their sorted distances; infinite on the diagonal."""
         atoms = self.symmetry.centered(self.catalogue.points().x[minima])
         features = sorted_distances(atoms, self.symmetry.labels, not self.symmetry.translation)
         distance = cdist(features, features)
         np.fill_diagonal(distance, np.inf)
-        apart = np.where(component[:, None] != component, distance, np.inf)
+        return distance
+
+    def _pairs(self) -> np.ndarray:
+        """Pairs (k, 2) that no saddle joins: each minimum with its nearest neighbours, and the nearest ones that join
+        groups. Also within a group: a network that is connected can lack its lowest passes."""
+        minima, group = self._groups()
+        n = len(minima)
+        if n < 2:
+            return np.zeros((0, 2), int)
+        joined = {(min(p), max(p)) for p in self.ends.values()}
+        distance = self._distances(minima)
+        apart = np.where(group[:, None] != group, distance, np.inf)
         wanted = {(i, int(apart[i].argmin())) for i in range(n) if np.isfinite(apart[i].min())}
         wanted |= {(i, int(j)) for i in range(n) for j in np.argsort(distance[i])[:NEIGHBOURS] if i != j}
-        either = {(min(p), max(p)) for p in wanted} - {(min(p), max(p)) for p in joined}
-        fresh = [p for p in either if (int(minima[p[0]]), int(minima[p[1]])) not in self.tried]
-        order = sorted(fresh, key=lambda p: (component[p[0]] == component[p[1]], distance[p]))
+        either = {(min(p), max(p)) for p in wanted}
+        fresh = [p for p in either if _pair(minima, *p) not in self.tried | joined]
+        order = sorted(fresh, key=lambda p: (group[p[0]] == group[p[1]], distance[p]))
         return minima[np.array(order[: min(PAIRS, MAX_PAIRS)], int).reshape(-1, 2)]
 
     # -- the result --------------------------------------------------------------------------------------------------
@@ -235,7 +267,7 @@ class ParticleRounds:
             self.energy, found.select(states).x, saddles, joins, self.sides, found, options
         )
         higher = found.select((found.index > 1) & ~found.degenerate)
-        whole = complete and n_components(len(states), joins) == 1
+        whole = complete and not _groups(len(states), joins).any()
         return SaddleResult(
             found.select(states), found.select(saddles), joins, paths, path_saddle, higher.ordered(),
             found.select(found.degenerate).ordered(), {0: len(states), 1: len(saddles)}, None, None, whole, self.rounds,
@@ -256,10 +288,13 @@ class ParticleRounds:
                 f"{lost} of {len(joins)} saddles lead to no known state on one side or both (the cluster falls apart "
                 "there, or comes to rest at a degenerate point): listed, left out of the rate matrix"
             )
-        apart = n_components(n_states, joins)
-        if apart > 1:
+        group = _groups(n_states, joins)
+        if group.max(initial=0) > 0:
+            apart = np.flatnonzero(group != np.bincount(group).argmax())
+            names = ", ".join(map(str, apart[:NAMED])) + (", ..." if len(apart) > NAMED else "")
             warnings.append(
-                f"no saddle found joins the {apart} groups of states: the rates between them are missing, not zero"
+                f"no saddle found joins {len(apart)} of the states to the others ({names}; {group.max() + 1} groups): "
+                "the rates between them are missing, not zero"
             )
         own = int(((joins[:, 0] == joins[:, 1]) & (joins[:, 0] != UNKNOWN)).sum())
         if own:
@@ -271,3 +306,15 @@ class ParticleRounds:
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(x, dtype=self.energy.dtype, device=self.energy.device)
+
+
+def _groups(n_states: int, joins: np.ndarray) -> np.ndarray:
+    """The group of states to which each belongs, (n_states,), by saddles (n_saddles, 2), -1 for a lost side."""
+    edges = joins[(joins >= 0).all(1)]
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(n_states, n_states))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def _pair(numbers: np.ndarray, i: int, j: int) -> tuple[int, int]:
+    a, b = int(numbers[i]), int(numbers[j])
+    return min(a, b), max(a, b)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from landscape.dynamics import Dynamics
+from landscape.energy.group import Orbits
 from landscape.energy.modulo import nonzero_modes
-from landscape.energy.symmetry import Orbits, ParticleSymmetry, from_record
+from landscape.energy.symmetry import ParticleSymmetry, from_record
 from landscape.errors import UsageError
 from landscape.store.records import Array, Saddles, States
 
