@@ -1,4 +1,4 @@
-"""How probable is it that one more start of a multi-start search finds a minimum that is not known yet?"""
+"""What a search has not seen yet: the chance that a further start finds something, and how many points it missed."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def unseen_probability(reached: np.ndarray, known: np.ndarray | None = None, con
     new = int((~np.isin(tests, names[::2]) & ~np.isin(tests, old)).sum())
     upper = 1.0 if new == m else float(stats.beta.ppf(confidence, new + 1, m - new))
     return Unseen(once / n, max(upper, once / n), confidence, n)
+
+
+def unseen_number(hits: np.ndarray) -> float:
+    """How many points a search has missed, from how often it hit each of those it found (n,): Chao's estimate.
+
+    f1 (f1 - 1) / (2 (f2 + 1)), with f1 and f2 the points hit once and twice (Chao, Scand. J. Statist. 11 (1984) 265, in
+    the form without bias): exact where all points are equally easy to hit, too low on average where some are harder.
+    """
+    once, twice = (int((np.asarray(hits) == k).sum()) for k in (1, 2))
+    return once * (once - 1) / (2 * (twice + 1))
