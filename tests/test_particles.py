@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import eigsh
 
 import landscape
 from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy
-from landscape.errors import UnsupportedError
+from landscape.errors import UnsupportedError, UsageError
 from landscape.search import Catalogue, MinimaSearch, SaddleSearch, find_minima, find_saddles
+from landscape.store import document
 
 # D. J. Wales's database and independent searches
 MINIMA_7 = [-16.505384168, -15.9350430605, -15.5932109382, -15.5330600546]
@@ -96,6 +104,22 @@ def test_what_cannot_be_done_for_clusters_says_so(six: landscape.Analysis) -> No
         landscape.analysis.check(six, load_energy("potential:lennard-jones:n=6"))
 
 
+def test_many_hessians_stay_out_of_the_document_and_in_the_store(
+    six: landscape.Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a document without them gives is the same where one friction serves, else it says what it lacks."""
+    whole = len(json.dumps(six.to_document()))
+    monkeypatch.setattr(document, "MAX_HESSIAN_NUMBERS", 18**2)
+    six.save(tmp_path)
+    assert landscape.Analysis.load(tmp_path).saddles.hessian is not None
+    alone = landscape.Analysis.load(tmp_path / "analysis.json")
+    assert alone.saddles.hessian is None and np.allclose(alone.rates.log_rates, six.rates.log_rates, atol=1e-12)
+    assert (tmp_path / "analysis.json").stat().st_size < 0.7 * whole
+    mixed = dataclasses.replace(alone, dynamics=landscape.Overdamped(5.0, tuple(range(1, 19))))
+    with pytest.raises(UsageError, match=r"Hessian: this analysis\.json has none, read analysis"):
+        _ = mixed.rates
+
+
 def test_labels_do_not_depend_on_the_copy(six: landscape.Analysis) -> None:
     energy = load_energy("potential:lennard-jones:n=6")
     generator = torch.Generator().manual_seed(1)
@@ -126,6 +150,67 @@ def test_a_double_well_whose_halves_are_copies() -> None:
     kramers = math.sqrt(2 * 1) / (2 * math.pi) * math.exp(-20 / 4)
     assert np.exp(analysis.rates.log_rates[0]).sum() == pytest.approx(kramers, rel=1e-9)
     assert not analysis.network.counted.any()
+
+
+def rings(r: Any) -> Any:
+    """Two rings (spheres) of minima."""
+    return 8 * (r - 1) ** 2 * (r - 2) ** 2 + 0.1 * r
+
+
+def well_in_a_ring(r: Any) -> Any:
+    """A well at the origin, with other zero modes than the ring (sphere) of minima around it."""
+    return 6.75 * r**2 * (r**2 - 1) ** 2 + 0.2 * r**2
+
+
+@pytest.mark.parametrize(
+    ("radial", "brackets"),
+    [(rings, ((0.9, 1.1), (1.4, 1.6), (1.9, 2.1))), (well_in_a_ring, (None, (0.5, 0.7), (0.9, 1.1)))],
+)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_particle_about_a_fixed_origin(
+    radial: Callable[[Any], Any], brackets: tuple[tuple[float, float] | None, ...], dim: int
+) -> None:
+    """All of its landscape is a function of the radius. Points against roots of E'(r), weights against integrals of
+    r^(dim - 1) exp(-beta E) and rates against the mean first passage time of the radius, whose free energy is
+    E - (dim - 1) log(r) / beta: right to O(1 / beta), which a wrong orbit volume or index is not."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return radial((x.square().sum(1) + 1e-300).sqrt())
+
+    def slope(r: float) -> float:
+        return (radial(r + 1e-6) - radial(r - 1e-6)) / 2e-6
+
+    low, top, high = (0.0 if ends is None else brentq(slope, *ends) for ends in brackets)
+    energy = Energy(function, dim, symmetry=ParticleSymmetry(1, dim, translation=False))
+    analysis = landscape.analyze(energy, landscape.Overdamped(60.0, 1.7), SMALL)
+    assert np.allclose(np.linalg.norm(analysis.states.x, axis=1), [low, high], atol=1e-6)  # the lower one is inside
+    assert np.allclose(np.linalg.norm(analysis.saddles.x, axis=1), [top], atol=1e-6)
+    assert analysis.saddles.joins.tolist() == [[0, 1]] and analysis.diagnostics["converged"]
+    errors = []
+    for beta in (60.0, 120.0):
+        found = analysis.with_dynamics(landscape.Overdamped(beta, 1.7))
+
+        def mass(r: float, beta: float = beta) -> float:
+            return r ** (dim - 1) * math.exp(-beta * radial(r))
+
+        wells = [quad(mass, *ends, epsabs=0, epsrel=1e-9)[0] for ends in ((0, top), (top, 4))]
+        time = quad(
+            lambda r: quad(mass, 0, r, epsabs=0, epsrel=1e-7)[0] / mass(r), low + 1e-6, high, epsrel=1e-7, points=[top],
+        )[0]  # fmt: skip
+        forward, backward = found.rates.log_rates[0]
+        errors.append([-np.diff(found.log_second)[0] - math.log(wells[0] / wells[1]),
+                       forward + math.log(time * beta * 1.7)])  # fmt: skip
+        balance = found.log_second[0] + forward, found.log_second[1] + backward
+        assert balance[0] == pytest.approx(balance[1], abs=1e-9)
+    assert np.abs(errors[1]).max() < 0.03
+    assert (np.abs(errors[1]) < 0.7 * np.abs(errors[0]) + 2e-3).all()
+
+
+def test_two_lengths_of_a_bond_in_space() -> None:
+    """The one mode of a dimer that is not a zero mode goes down at the saddle: index 1 all the same."""
+    bond = Energy(lambda x: rings((x[:, :3] - x[:, 3:]).norm(dim=1)), 6, symmetry=ParticleSymmetry(2))
+    found = find_saddles(bond, find_minima(bond, SMALL.minima), SMALL.saddles)
+    assert found.joins.tolist() == [[0, 1]] and found.complete
 
 
 # -- periods -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ Move = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 class Orbits:
     """The orbits of n points. zero_modes (n,) int : their dimensions z. log_volume (n,) : log V, over all pieces.
 
-    order (n,) int : order of the point group (the pairs of a sign and a permutation that a rotation undoes).
+    order (n,) : order of the point group (the pairs of a sign and a permutation that a rotation undoes).
     moments (n, r) : of inertia, for unit masses; 0 where particles on a line have none.
     """
 

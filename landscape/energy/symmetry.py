@@ -298,14 +298,17 @@ class ParticleSymmetry(Symmetry):
         volume += np.log([TURNS[self.dim, int(k)] for k in turning]) if self.rotation else 0.0
         volume += 0.5 * self.dim * math.log(self.n_particles) if self.translation else 0.0
         isomers = math.log(len(self.signs)) + sum(math.lgamma(int(count) + 1) for count in np.bincount(self.labels))
-        order = np.array([self.point_group_order(atoms) for atoms in self.centered(x)], int)
+        # floats: no whole number of 64 bits holds the order of 21 particles in one place
+        order = np.array([float(self.point_group_order(atoms)) for atoms in self.centered(x)])
         zero_modes = turning + (self.dim if self.translation else 0)
         return Orbits(zero_modes, volume + isomers - np.log(np.maximum(order, 1)), order, moments)
 
     def point_group_order(self, atoms: Array) -> int:
         """h, the number of pairs (sign, permutation) that some rotation undoes, for a centred configuration."""
-        within = POINT_GROUP * (np.linalg.norm(atoms, axis=1).max() + np.finfo(float).tiny)
-        return max(len(self._copies(atoms, atoms, within)), 1)
+        extent = np.linalg.norm(atoms, axis=1).max()
+        if extent <= COLLINEAR * ORIGIN:  # a point: every operation leaves it as it is
+            return len(self.signs) * math.prod(math.factorial(int(count)) for count in np.bincount(self.labels))
+        return max(len(self._copies(atoms, atoms, POINT_GROUP * extent)), 1)
 
 
 def distances(symmetry: Symmetry | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

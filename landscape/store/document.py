@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from landscape.store.saved import Analysis
 
 FORMAT, VERSION = "learned-landscape/analysis", 1
-MAX_HESSIAN_DIM = 200  # above it Hessians are not saved
+MAX_HESSIAN_NUMBERS = 1_000_000  # 20 MB as text; beyond that Hessians are in analysis.sqlite alone
 MAX_DENSE_STATES = 500  # above it passage times and timescales take minutes, and as text hundreds of megabytes
 
 
@@ -44,8 +44,9 @@ def _exponentials(logs: Array) -> Any:
     return [_exponentials(row) for row in array] if array.ndim > 1 else [exp_or_none(v) for v in array.tolist()]
 
 
-def _point(points: States | Saddles, k: int) -> dict[str, Any]:
-    keep = points.hessian is not None and points.x.shape[1] <= MAX_HESSIAN_DIM
+def _point(analysis: Analysis, points: States | Saddles, k: int) -> dict[str, Any]:
+    n = len(analysis.states.x) + len(analysis.saddles.x)
+    keep = points.hessian is not None and n * analysis.dim**2 <= MAX_HESSIAN_NUMBERS
     return {
         "id": k, "x": points.x[k].tolist(), "energy": float(points.energy[k]),
         "hessian_eigenvalues": points.eigenvalues[k].tolist(),
@@ -154,7 +155,7 @@ def _state(analysis: Analysis, k: int) -> dict[str, Any]:
         "ceiling": _number(sampled.core_ceiling[k]), "mass": float(sampled.core_mass[k]),
         "se": float(sampled.core_se[k]),
     }  # fmt: skip
-    point = _point(analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
+    point = _point(analysis, analysis.states, k) | {"hits": int(analysis.states.hits[k]), "weights": weights}
     point |= _modulo(analysis, 0, k)
     if analysis.large is not None:
         point |= _determinant(analysis.large.determinants[0], k)
@@ -185,7 +186,7 @@ def _exact(analysis: Analysis) -> dict[str, Array]:
 def _saddle(analysis: Analysis, k: int) -> dict[str, Any]:
     log_rates, joins = analysis.rates.log_rates[k], analysis.saddles.joins[k].tolist()
     reduced = analysis.dynamics.beta * analysis.network.barriers[k]
-    point = _point(analysis.saddles, k) | _modulo(analysis, 1, k)
+    point = _point(analysis, analysis.saddles, k) | _modulo(analysis, 1, k)
     if analysis.large is not None:
         point |= _determinant(analysis.large.determinants[1], k)
     return point | {

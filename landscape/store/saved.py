@@ -121,9 +121,14 @@ class Analysis:
         elif self.modulo:
             log_dets = (LogDeterminants.exact(self.modulo.log_dets[0]), LogDeterminants.exact(self.modulo.log_dets[1]))
         low, top = self.spectra
-        return langer_rates(
-            self.dynamics, s.energy, low, t.energy, top, t.hessian, t.joins, log_dets, growth
-        )  # fmt: skip
+        try:
+            return langer_rates(
+                self.dynamics, s.energy, low, t.energy, top, t.hessian, t.joins, log_dets, growth
+            )  # fmt: skip
+        except UsageError as error:
+            if self.large is not None or t.hessian is not None:
+                raise
+            raise UsageError(f"{error}: this {DOCUMENT} has none, read {DATABASE} of its folder instead") from error
 
     @cached_property
     def flat_saddles(self) -> Array:
@@ -251,7 +256,8 @@ class Analysis:
     @staticmethod
     def load(folder: str | Path) -> Analysis:
         """Read the analysis in a folder: that of its analysis.sqlite, else of analysis.json, which holds the same to
-        the last digit (copied alone, or written by an earlier version). `folder` may also name either file itself.
+        the last digit, but no Hessians where these are many (copied alone, or written by an earlier version). `folder`
+        may also name either file itself.
         UsageError if there is none, or it is damaged."""
         path = Path(folder)
         home = path.parent if path.name == DATABASE and path.is_file() else path
