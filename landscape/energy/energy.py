@@ -175,18 +175,21 @@ class Energy:
         """E(x) and grad E(x), (n,) and (n, d), for the price of one gradient."""
         points = self._points(x)
         self.evaluations.gradient += len(points)
-        values, gradients = [], []
-        closed_form = getattr(self.function, "closed_form_gradient", None)
-        for part in points.split(self.gradient_chunk):
-            if closed_form is not None and len(part):
-                value, gradient = closed_form(part)
-                values.append(value.detach())
-                gradients.append(gradient.detach())
-                continue
-            leaf, value = self._graph(part)
-            gradients.append(_derivative(value.sum(), leaf))
-            values.append(value.detach())
+        parts = points.split(self.gradient_chunk) if len(points) > self.gradient_chunk else (points,)
+        values, gradients = zip(*[self._value_and_gradient(part) for part in parts], strict=True)
+        if len(parts) == 1:
+            return self._like(x, values[0]), self._like(x, gradients[0])
         return self._like(x, torch.cat(values)), self._like(x, torch.cat(gradients))
+
+    def _value_and_gradient(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        closed_form = getattr(self.function, "closed_form_gradient", None)
+        if closed_form is not None and len(points):
+            value, gradient = closed_form(points)
+        else:
+            leaf, value = self._graph(points)
+            gradient = _derivative(value.sum(), leaf)
+        # Copies: either may be a view of the function's own tensors.
+        return value.detach().clone(), gradient.detach().clone(memory_format=torch.contiguous_format)
 
     def hvp(self, x: Array, v: Array) -> Array:
         """Hessian-vector products H(x_k) v_k: (n, d), (n, d) -> (n, d)."""
@@ -243,7 +246,7 @@ class Energy:
         return (forward - backward) * length / (2 * step)
 
     def _graph(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        leaf = points.detach().clone().requires_grad_(True)
+        leaf = points.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
         with torch.enable_grad():
             return leaf, self._apply(leaf)
 
@@ -296,6 +299,6 @@ def _derivative(
     if not total.requires_grad:
         return torch.zeros_like(leaf)
     (result,) = torch.autograd.grad(
-        total, leaf, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+        total, leaf, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
     )
-    return result
+    return torch.zeros_like(leaf) if result is None else result

@@ -1,13 +1,14 @@
 """The one loop behind every batched search: rows run until they report a status, then leave the batch.
 
 A method is a pair of an initial state and a `step` from state to state. A state is a dict of tensors whose first axis
-is the row, with at least `status` (a code of `Status`, RUNNING while the row is at work). Stopping, dropping finished
-rows, keeping each row's answer and counting its iterations are written here and nowhere else.
+(or another that the method names) is the row, with at least `status` (a code of `Status`, RUNNING while the row is at
+work). Stopping, dropping finished rows, keeping each row's answer and counting its iterations are written here and
+nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 import torch
@@ -62,6 +63,8 @@ def iterate(
     outputs: Sequence[str],
     max_iterations: int,
     observe: Callable[[torch.Tensor, State], None] | None = None,
+    *,
+    axes: Mapping[str, int] | None = None,
 ) -> State:
     """Run `step` until every row has a status or the limit is reached.
 
@@ -72,18 +75,21 @@ def iterate(
     outputs : names of the entries to return (`status` and `iterations` always come with them).
     max_iterations : a row that is RUNNING after so many steps becomes UNFINISHED.
     observe : called after each step with the original row numbers at work and the state (for recorded paths).
+    axes : of entries whose rows are not the first axis, the number of the axis.
 
     Returns
     -------
     dict with the requested entries, `status` and `iterations`, rows in their original order.
     """
+    axis = dict.fromkeys(state, 0) | dict(axes or {})
     names = {*outputs, "status"}
     final = {name: state[name].clone() for name in names}
     n = len(state["status"])
+    running = int(Status.RUNNING)
     iterations = torch.zeros(n, dtype=torch.long, device=state["status"].device)
-    rows = torch.nonzero(state["status"] == Status.RUNNING)[:, 0]
+    rows = torch.nonzero(state["status"] == running)[:, 0]
     if len(rows) < n:
-        state = {name: value.index_select(0, rows) for name, value in state.items()}
+        state = {name: _select(value, axis[name], rows) for name, value in state.items()}
     for count in range(1, max_iterations + 1):
         if len(rows) == 0:
             break
@@ -91,17 +97,23 @@ def iterate(
         if observe is not None:
             observe(rows, state)
         # Positions, not masks: a mask would be searched again for every entry.
-        at_work = torch.nonzero(state["status"] == Status.RUNNING)[:, 0]
+        at_work = torch.nonzero(state["status"] == running)[:, 0]
         if len(at_work) < len(rows):
-            done = torch.nonzero(state["status"] != Status.RUNNING)[:, 0]
+            done = torch.nonzero(state["status"] != running)[:, 0]
             ended = rows[done]
             for name in names:
-                final[name].index_copy_(0, ended, state[name].index_select(0, done))
+                final[name].index_copy_(axis[name], ended, _select(state[name], axis[name], done))
             iterations[ended] = count
-            state = {name: value.index_select(0, at_work) for name, value in state.items()}
+            state = {name: _select(value, axis[name], at_work) for name, value in state.items()}
             rows = rows[at_work]
     for name in names:
-        final[name][rows] = state[name]
+        final[name].index_copy_(axis[name], rows, state[name])
     final["status"][rows] = Status.UNFINISHED
     iterations[rows] = max_iterations
     return final | {"iterations": iterations}
+
+
+def _select(value: torch.Tensor, axis: int, rows: torch.Tensor) -> torch.Tensor:
+    if axis == 0 or axis < value.ndim - 1:
+        return value.index_select(axis, rows)
+    return value.gather(axis, rows.expand(*value.shape[:-1], -1))  # twice as fast along a last axis

@@ -2,6 +2,7 @@
 
 In small batches an iteration waits for the number of tensor operations, not for their size: hence products that are
 kept for the next iteration, and a matrix in place of the two-loop recursion where that is no larger than the pairs.
+In large ones the layout counts: rows last (`_step`).
 """
 
 from __future__ import annotations
@@ -72,131 +73,131 @@ def relax(
     norm = gradient.norm(dim=1)
     # The first step knows no curvature: a small part of the landscape's scale, whatever the energy's units.
     first = 0.02 * reach / norm.clamp_min(torch.finfo(x.dtype).tiny)
-    direction = -gradient * first[:, None]
     state: State = {
-        "x": x.clone(),
-        "energy": value,
-        "gradient": gradient,
-        "direction": direction,
-        "slope": (gradient * direction).sum(1),
-        "length": first * norm,
+        "point": torch.stack([x.T, gradient.T]),
+        "direction": first * gradient.T,
+        "line": torch.stack([value, first * norm.square(), first * norm]),
         "step": torch.ones_like(value),
         "scale": first,
-        "radius": reach,
-        "origin": origin.expand(n, d),
         "updates": torch.zeros(n, dtype=torch.long, device=x.device),
+        "place": torch.cat([origin.expand(n, d).T, reach[None]]),
         "status": torch.full((n,), int(Status.RUNNING), device=x.device),
     }
     if d <= 2 * config.memory:
-        state["inverse"] = torch.diag_embed(first[:, None].expand(n, d))
+        state["inverse"] = torch.eye(d, dtype=x.dtype, device=x.device)[:, :, None] * first
     else:
-        state |= {name: x.new_zeros(n, config.memory, d) for name in ("s", "y")}
-        state["rho"] = x.new_zeros(n, config.memory)
+        state |= {name: x.new_zeros(config.memory, d, n) for name in ("s", "y")}
+        state["rho"] = x.new_zeros(config.memory, n)
     state["status"][~finite] = Status.NOT_FINITE
     state["status"][finite & (norm == 0)] = Status.CONVERGED
 
     def step(state: State) -> State:
         return _step(energy, state, config, known)
 
-    return as_given(iterate(step, state, ("x", "energy", "gradient"), config.max_iterations), given)
+    axes = {name: part.ndim - 1 for name, part in state.items()}
+    ended = iterate(step, state, ("point", "line"), config.max_iterations, axes=axes)
+    point, line = ended.pop("point"), ended.pop("line")
+    result = {"x": point[0].T.contiguous(), "energy": line[0].clone(), "gradient": point[1].T.contiguous()}
+    return as_given(result | ended, given)
 
 
 def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor, torch.Tensor] | None) -> State:
-    x, value, gradient, direction, length = (state[k] for k in ("x", "energy", "gradient", "direction", "step"))
-    move = length[:, None] * direction
-    foretold = length * state["slope"]
-    trial = x + move
-    trial_value, trial_gradient = energy.value_and_gradient(trial)
-    noise = ENERGY_NOISE * torch.finfo(x.dtype).eps
-    bound = value.add(foretold, alpha=SUFFICIENT_DECREASE).add(value.abs(), alpha=noise)
-    # Infinite values and gradients make the sum with nothing of them nan, and nan is below no bound.
-    square = trial_gradient.square().sum(1)
-    accept = trial_value + 0 * (trial_value + square) <= bound
+    """One evaluation of every row, at x - step * direction.
+
+    Rows come last, since sums over a short last axis cost several times as much. point (2, d, n) : x and gradient.
+    direction (d, n). line (3, n) : energy, its fall along the direction, the direction's length. place (d + 1, n) :
+    origin and radius. inverse (d, d, n), or s, y (m, d, n) and rho (m, n) : the estimate of the inverse Hessian.
+    """
+    point, direction, line, length, place = (state[k] for k in ("point", "direction", "line", "step", "place"))
+    origin, radius = place[:-1], place[-1]
+    value, fall, size = line.unbind()
+    trial = torch.addcmul(point[0], length, direction, value=-1)
+    trial_value, trial_gradient = energy.value_and_gradient(trial.T)
+    there = torch.stack([trial, trial_gradient.T])
+    distance, square = _dot(there, there).unbind()
+    foretold = length * fall
+    gain = value - trial_value
+    # Infinite values and gradients make the sum with nothing of them nan, and nan is above no bound.
+    bound = (SUFFICIENT_DECREASE * foretold).sub(value.abs(), alpha=ENERGY_NOISE * torch.finfo(gain.dtype).eps)
+    accept = gain + 0 * (gain + square) >= bound
 
     # Where the step was refused: the minimum of the parabola through what is known, within [0.1, 0.5] of the step.
-    shorter = (-0.5 * foretold / (trial_value - value - foretold)).clamp(0.1, 0.5).nan_to_num(0.1)
-    new: State = dict(state)
-    new["step"] = torch.where(accept, 1.0, length * shorter)
-    take = accept[:, None]
-    new["x"] = x = torch.where(take, trial, x)
-    new["energy"] = torch.where(accept, trial_value, value)
-    new["gradient"] = torch.where(take, trial_gradient, gradient)
-    _remember(new, accept, move, trial_gradient - gradient)
-    if "inverse" in new:
-        new_direction = -torch.bmm(new["inverse"], new["gradient"][:, :, None])[:, :, 0]
-    else:
-        new_direction = _two_loop(new)
-    slope, size = (new_direction * new["gradient"]).sum(1), new_direction.norm(dim=1)
-    # A matrix that rounding has spoilt: the gradient is left.
-    uphill = ~(slope < 0)
-    if bool((uphill & accept).any()):
-        new_direction = torch.where(uphill[:, None], -new["scale"][:, None] * new["gradient"], new_direction)
-        slope, size = (new_direction * new["gradient"]).sum(1), new_direction.norm(dim=1)
+    shorter = (0.5 * foretold / (foretold - gain)).clamp(0.1, 0.5).nan_to_num(0.1)
+    new = dict(state)
+    new["step"] = (length * shorter).masked_fill_(accept, 1.0)
+    _remember(new, accept, (there - point).masked_fill_(~accept, 0))
+    new_direction = _inverse_times(new, there[1])
+    new_fall, new_size = _dot(new_direction, there[1]), _dot(new_direction, new_direction).sqrt()
+    downhill = new_fall > 0
+    if not bool(downhill.all()):
+        # A matrix that rounding has spoilt (or a refused row): the gradient is left.
+        new_direction = torch.where(downhill, new_direction, new["scale"] * there[1])
+        new_fall, new_size = _dot(new_direction, there[1]), _dot(new_direction, new_direction).sqrt()
     # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
-    away = (x - state["origin"]).norm(dim=1)
-    limit = 0.5 * torch.maximum(away, state["radius"])
-    cut = limit / torch.maximum(size, limit)
-    new["direction"] = torch.where(take, cut[:, None] * new_direction, direction)
-    new["slope"] = torch.where(accept, cut * slope, state["slope"])
-    new["length"] = torch.where(accept, cut * size, state["length"])
+    away = trial - origin
+    away = _dot(away, away).sqrt()
+    cut = (0.5 * torch.maximum(away, radius) / new_size).clamp_max(1)
+    new["point"] = torch.where(accept, there, point)
+    new["direction"] = torch.where(accept, cut * new_direction, direction)
+    new["line"] = torch.where(accept, torch.stack([trial_value, cut * new_fall, cut * new_size]), line)
 
-    tolerance = config.step_tolerance * torch.minimum(1 + x.norm(dim=1), state["radius"])
+    tolerance = config.step_tolerance * torch.minimum(1 + distance.sqrt(), radius)
     # The first updates may know a stiff direction only, whose inverse curvature makes every step look small. A step
     # that rounding has swallowed cannot be improved by shortening it further.
-    informed = new["updates"] >= min(config.memory, x.shape[1])
-    small = torch.where(
-        accept, (informed & (size <= tolerance)) | (square == 0), new["step"] * new["length"] <= 1e-3 * tolerance
-    )
-    status = torch.where(small, int(Status.CONVERGED), state["status"])
+    informed = new["updates"] >= min(config.memory, point.shape[1])
+    small = torch.where(accept, new_size, 1e3 * new["step"] * size) <= tolerance
+    done = small & (informed | ~accept | (square == 0))
+    status = state["status"].masked_fill(done, int(Status.CONVERGED))
     if known is not None:
-        distance = torch.cdist(x, known[0], compute_mode="donot_use_mm_for_euclid_dist")
-        status = torch.where((distance < known[1]).any(1), int(Status.CAPTURED), status)
-    new["status"] = torch.where(away > 1e3 * state["radius"], int(Status.DIVERGED), status)
+        gap = torch.cdist(new["point"][0].T, known[0], compute_mode="donot_use_mm_for_euclid_dist")
+        status.masked_fill_((gap < known[1]).any(1), int(Status.CAPTURED))
+    new["status"] = status.masked_fill_(accept & (away > 1e3 * radius), int(Status.DIVERGED))
     return new
 
 
-def _remember(state: State, accept: torch.Tensor, s: torch.Tensor, y: torch.Tensor) -> None:
-    """Learn from the step s and the gradient's change y on rows that moved and saw positive curvature."""
-    both = torch.stack([s, y], 1)
-    products = torch.bmm(both, both.mT)
-    curvature, s_square, y_square = products[:, 0, 1], products[:, 0, 0], products[:, 1, 1]
-    good = accept & (curvature > 1e-10 * (s_square * y_square).sqrt())
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The products (..., n) of the columns of a and b (..., d, n)."""
+    return (a * b).sum(-2)
+
+
+def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
+    """Learn from the step s and the gradient's change y, in `change` (2, d, n), on rows that moved and saw positive
+    curvature; it is 0 on rows that did not move."""
+    s, y = change.unbind()
+    curvature = _dot(s, y)
+    s_square, y_square = _dot(change, change).unbind()
+    good = curvature > 1e-10 * (s_square * y_square).sqrt()
+    rho = good / curvature.clamp_min(torch.finfo(s.dtype).tiny)
     # Where the energy falls without curving upwards the steps grow, so that a plateau is crossed and a runaway
     # recognised.
-    growth = torch.where(accept & ~good, 2.0, 1.0)
-    scale = torch.where(good, curvature / y_square, growth * state["scale"])
-    push = good[:, None, None]
+    scale = state["scale"]
+    state["scale"] = torch.where(good, curvature / y_square, torch.where(accept, 2 * scale, scale))
     if "inverse" in state:
-        # BFGS (1970): H + a b' + b a' with a = s / s.y and b = (s.y + y.H y) a / 2 - H y. The first update scales H.
-        first = (state["updates"] == 0) & good
-        factor = torch.where(first, scale / state["scale"], growth)
-        inverse = factor[:, None, None] * state["inverse"]
-        a = s / curvature[:, None]
-        along = torch.bmm(inverse, y[:, :, None])[:, :, 0]
-        b = 0.5 * (curvature + (y * along).sum(1))[:, None] * a - along
-        change = torch.bmm(a[:, :, None], b[:, None])
-        state["inverse"] = torch.where(push, inverse + change + change.mT, inverse)
+        # BFGS (1970): H - a b' - b a' with a = s / s.y and b = H y - (s.y + y.H y) a / 2. The first update scales H.
+        inverse = state["inverse"] * (state["scale"] / scale).masked_fill_(good & (state["updates"] > 0), 1.0)
+        a = rho * s
+        along = (inverse * y).sum(1)
+        b = torch.addcmul(along, curvature + _dot(y, along), a, value=-0.5)
+        state["inverse"] = inverse.addcmul_(a[:, None], b, value=-1).addcmul_(b[:, None], a, value=-1)
     else:
-        state["s"] = torch.where(push, torch.cat([state["s"][:, 1:], s[:, None]], 1), state["s"])
-        state["y"] = torch.where(push, torch.cat([state["y"][:, 1:], y[:, None]], 1), state["y"])
-        rho = torch.where(good, 1 / curvature, 0)
-        state["rho"] = torch.where(good[:, None], torch.cat([state["rho"][:, 1:], rho[:, None]], 1), state["rho"])
-    state["scale"] = scale
+        for name, latest in (("s", s), ("y", y), ("rho", rho)):
+            state[name] = torch.where(good, torch.cat([state[name][1:], latest[None]]), state[name])
     state["updates"] = state["updates"] + good
 
 
-def _two_loop(state: State) -> torch.Tensor:
-    """-(inverse Hessian estimate) gradient, rows at once. Empty slots have rho = 0 and change nothing."""
+def _inverse_times(state: State, gradient: torch.Tensor) -> torch.Tensor:
+    """(inverse Hessian estimate) gradient, (d, n). Empty slots of the recursion have rho = 0 and change nothing."""
+    if "inverse" in state:
+        return (state["inverse"] * gradient).sum(1)
     s, y, rho = state["s"], state["y"], state["rho"]
-    memory = s.shape[1]
-    q = state["gradient"].clone()
+    q = gradient.clone()
     alphas = []
-    for k in range(memory - 1, -1, -1):
-        alpha = rho[:, k] * (s[:, k] * q).sum(1)
-        q -= alpha[:, None] * y[:, k]
+    for k in reversed(range(len(s))):
+        alpha = rho[k] * _dot(s[k], q)
+        q.addcmul_(alpha, y[k], value=-1)
         alphas.append(alpha)
-    q *= state["scale"][:, None]
-    for k in range(memory):
-        beta = rho[:, k] * (y[:, k] * q).sum(1)
-        q += (alphas[memory - 1 - k] - beta)[:, None] * s[:, k]
-    return -q
+    q *= state["scale"]
+    for k in range(len(s)):
+        beta = rho[k] * _dot(y[k], q)
+        q.addcmul_(alphas.pop() - beta, s[k])
+    return q
