@@ -17,9 +17,13 @@ TRACE = 64  # points kept of a flow
 def traced_flow(energy: Energy, x: torch.Tensor, basins: Basins, options: FlowOptions) -> State:
     """`gradient_flow` from each row of x (n, d), and `trace` (n, TRACE, d): points on its way at equal arclength."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = [(torch.arange(len(x), device=x.device), x)]
-    ended = gradient_flow(
-        energy, x, basins, options, lambda rows, state: seen.append((rows.clone(), state["x"].clone()))
-    )  # fmt: skip
+
+    def record(rows: torch.Tensor, state: State) -> None:
+        through, way = state["through"], state["interior"]
+        seen.append((rows[through].repeat_interleave(way.shape[1]), way[through].flatten(0, 1)))
+        seen.append((rows.clone(), state["x"].clone()))
+
+    ended = gradient_flow(energy, x, basins, options, record)
     traces = [thinned(points) for points in _by_row(seen, len(x))]
     return ended | {"trace": torch.as_tensor(np.stack(traces)).to(x)}
 
