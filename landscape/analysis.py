@@ -222,7 +222,8 @@ def check(
     if analysis.modulo is not None:
         raise UnsupportedError(
             "checks compare rates with grids, simulations and bounds in the coordinates themselves, which is not "
-            "supported for states modulo translations, rotations and permutations"
+            "supported for states modulo translations, rotations and permutations: go without; low barriers and flat "
+            "saddles are marked in the table, and `landscape assign` tells the states of simulations of your own"
         )
     subject = Subject(
         analysis.network, analysis.rates, analysis.spectra[0], saddles.x, analysis.spectra[1],

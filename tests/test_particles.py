@@ -18,8 +18,11 @@ from scipy.sparse import csc_array
 from scipy.sparse.linalg import eigsh
 
 import landscape
+from landscape.comparison import compare_analyses
 from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy
 from landscape.errors import UnsupportedError, UsageError
+from landscape.plots.gallery import PICTURES
+from landscape.plots.picture import Scene
 from landscape.search import Catalogue, MinimaSearch, SaddleSearch, find_minima, find_saddles
 from landscape.store import document
 
@@ -137,6 +140,26 @@ def test_strings_are_aligned_end_to_end(six: landscape.Analysis) -> None:
     path = landscape.string_method(energy, start, end + 3.0)
     assert np.linalg.norm(path.images[0, -1] - path.images[0, 0]) < 2.5 < np.linalg.norm(end - start)
     assert path.saddle_energy[0] == pytest.approx(six.saddles.energy[(six.saddles.joins == [0, 1]).all(1)][0], abs=1e-6)
+
+
+def test_pictures_and_comparisons_know_of_copies(six: landscape.Analysis) -> None:
+    """A direction at the far end of a path is carried to the state's own copy: the curvature along it is that of the
+    energy at the end itself. Planes would show one copy of each; positions would compare copies."""
+    energy = load_energy("potential:lennard-jones:n=6")
+    assert six.states.hessian is not None and len(six.paths.saddle) == len(six.saddles.joins) == 3
+    for images, joins in zip(six.paths.images, six.saddles.joins[six.paths.saddle], strict=True):
+        step, hessian = images[-1] - images[-2], np.asarray(energy.hessian(images[-1:]))[0]
+        carried = energy.symmetry.carried(step, images[-1], six.states.x[joins[1]])
+        assert carried @ six.states.hessian[joins[1]] @ carried == pytest.approx(step @ hessian @ step, rel=1e-6)
+    scene = Scene(six, energy)
+    reasons = {name: picture.why_not(scene) for name, picture in PICTURES.items()}
+    for name in ("contour", "basins", "surface", "drift", "drift3d"):
+        assert "all its copies" in reasons[name]
+    assert not any(reasons[name] for name in ("profile", "disconnectivity", "network", "rate-matrix", "weights"))
+    assert not PICTURES["contour"].why_not(Scene(six, energy, plane_choice="0,1,s2"))  # by a wish of one's own
+    with pytest.raises(UsageError, match="match by weights or permutation"):
+        compare_analyses(six, six)
+    assert compare_analyses(six, six, "weights").pairs.tolist() == [[0, 0], [1, 1]]
 
 
 def test_a_double_well_whose_halves_are_copies() -> None:

@@ -97,6 +97,18 @@ def _seed(given: int | None) -> int:
     return seed
 
 
+def _check_normalisable(energy: Energy) -> None:
+    """UnsupportedError where exp(-beta E) has no integral."""
+    from landscape.energy import ParticleSymmetry
+
+    declared = isinstance(energy.symmetry, ParticleSymmetry) and energy.symmetry.translation
+    if energy.zero_modes or declared:
+        raise UnsupportedError(
+            f"{energy.source} has zero modes ({energy.zero_modes or 'translation'}): exp(-beta E) cannot be "
+            "normalised; hold the cluster in place, by a trap for example"
+        )
+
+
 def _target(arguments: argparse.Namespace, generator: torch.Generator, progress: Progress) -> _Target:
     """An analysed energy with its states, or any other with the minima that a short search finds."""
     from landscape.dynamics import from_metadata
@@ -109,14 +121,12 @@ def _target(arguments: argparse.Namespace, generator: torch.Generator, progress:
             raise UsageError("an analysis has its dimension: leave --dim out")
         saved = Analysis.load(arguments.energy)
         energy = energy_of(saved, Path(arguments.energy), None, arguments.trust)
+        _check_normalisable(energy)
         beta = saved.dynamics.beta if arguments.beta is None else arguments.beta
         hessians = energy.hessian(saved.states.x) if saved.states.hessian is None else saved.states.hessian
         return _Target(energy, beta, saved.states.x, hessians, make_basins(energy, saved.states.x, generator))
     energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
-    if energy.zero_modes:
-        raise UnsupportedError(
-            f"{energy.source} has zero modes ({energy.zero_modes}): exp(-beta E) cannot be normalised; fix them"
-        )
+    _check_normalisable(energy)
     beta = from_metadata({**energy.metadata, "dynamics": "overdamped"}, energy.dim, beta=arguments.beta)[0].beta
     progress("looking for basins to start in")
     found = find_minima(energy, MinimaSearch(n_starts=N_STARTS), generator=generator, progress=progress)

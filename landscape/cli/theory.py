@@ -15,7 +15,7 @@ import numpy as np
 
 from landscape.cli.labelling import energy_of
 from landscape.cli.terminal import Progress, emit
-from landscape.errors import UsageError
+from landscape.errors import UnsupportedError, UsageError
 from landscape.tables import GAP, WIDTH, power
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def run_theory(arguments: argparse.Namespace) -> int:
     saved = Analysis.load(arguments.folder)
     if saved.large is not None:
         raise UsageError(f"the theory asks for whole spectra, which are not known in dimension {saved.dim}")
+    if saved.modulo is not None:
+        raise UnsupportedError(
+            "the theory asks for every minimum by itself, without zero modes, but a state of particles stands for all "
+            "its copies: hold the cluster in place (a trap, an axis) and declare no particles"
+        )
     states, beta = saved.states, saved.dynamics.beta
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         energy = energy_of(saved, Path(arguments.folder), arguments.energy, arguments.trust)

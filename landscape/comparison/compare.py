@@ -114,6 +114,11 @@ def compare_analyses(a: Analysis, b: Analysis, match: str = "position", max_dist
             raise UsageError(
                 f"positions in {a.dim} and {b.dim} dimensions cannot be compared: match by weights or permutation"
             )
+        if a.modulo is not None or b.modulo is not None:
+            raise UsageError(
+                "a state of particles stands for all its copies, of which each analysis holds another one: "
+                "match by weights or permutation"
+            )
         shapes = a.states.x, b.states.x, _stiffness(a), _stiffness(b)
         pairs = match_positions(*shapes, max_distance)
         distances = np.sqrt(squared_distances(*shapes))[pairs[:, 0], pairs[:, 1]]

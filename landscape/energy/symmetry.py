@@ -241,6 +241,11 @@ class ParticleSymmetry(Symmetry):
         copies = [self.alignment(a, b)(b) for a, b in zip(fixed, moved, strict=True)]
         return (np.array(copies).reshape(fixed.shape) + offset).reshape(np.shape(x))
 
+    def carried(self, direction: Array, x: Array, copy: Array) -> Array:
+        """What a direction (d,) at x (d,) is at a copy (d,) of x."""
+        move = self.alignment(self.centered(copy[None])[0], self.centered(x[None])[0])
+        return move(np.asarray(direction, float).reshape(self.n_particles, self.dim)).reshape(-1)
+
     def alignment(self, a: Array, b: Array) -> Isometry:
         """The operation that carries the centred configuration b closest to a: exact where they are copies."""
         within = POINT_GROUP * (np.linalg.norm(a, axis=1).max() + np.finfo(float).tiny)

@@ -45,12 +45,23 @@ def _where(grid: EnergyGrid) -> str:
 
 
 def _two_dimensions(scene: Scene) -> str:
-    return "one dimension has no plane: take the profile" if scene.analysis.dim == 1 else ""
+    return "one dimension has no plane: take the profile" if scene.analysis.dim == 1 else _no_plane(scene)
 
 
 def _three_dimensions(scene: Scene) -> str:
     d = scene.analysis.dim
-    return f"it is drawn in three dimensions, and this energy has {d}" if d < 3 else ""
+    return f"it is drawn in three dimensions, and this energy has {d}" if d < 3 else _one_copy_each(scene, 3)
+
+
+def _no_plane(scene: Scene) -> str:
+    return "" if scene.plane_choice is not None else _one_copy_each(scene, 2)
+
+
+def _one_copy_each(scene: Scene, k: int) -> str:
+    """Why no subspace of k dimensions is chosen for states that stand for all of their copies, if they do."""
+    if scene.analysis.modulo is None or scene.analysis.dim <= k:
+        return ""
+    return "of a state and all its copies it would show one, wherever that lies: take the profile or the network"
 
 
 def _contour(scene: Scene, figure: Figure) -> str:
@@ -182,7 +193,7 @@ ENERGY_PICTURES: tuple[Picture, ...] = (
     Picture("surface", "Energy surface", _surface, _two_dimensions, needs_energy=True, size=(6.8, 5.8)),
     Picture("volume", "3-D contours of the energy", _volume, _no_volume, needs_energy=True, size=(6.4, 5.8)),
     Picture("profile", "Energy along the paths", _profile, _no_profile, size=(9.0, 4.6), height=_profile_height),
-    Picture("drift", "Drift", _drift, needs_energy=True, size=(10.0, 4.8)),
+    Picture("drift", "Drift", _drift, _no_plane, needs_energy=True, size=(10.0, 4.8)),
     Picture("drift3d", "Drift in three dimensions", _drift_in_space, _three_dimensions, needs_energy=True,
             size=(10.0, 4.8)),
 )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 
-from landscape.energy import Energy
+from landscape.energy import Energy, ParticleSymmetry
+from landscape.energy.symmetry import from_record
 from landscape.errors import UsageError
 from landscape.plots.grids import EnergyGrid, energy_grid, levels_of
 from landscape.plots.marks import legend_below, mark_minima, mark_saddles, minimum_handle, path_handle, saddle_handle
@@ -95,8 +96,15 @@ def _wells(
     top = float(levels.kt(analysis.saddles.energy[saddle]))
     drawn = []
     if analysis.states.hessian is not None:
-        places = ((ends[0], 0.0, images[1] - images[0]), (ends[1], float(arclength[-1]), images[-1] - images[-2]))
-        for state, at, step in places:
+        record = analysis.energy.get("symmetry")
+        symmetry = None if record is None else from_record(record, analysis.dim, "the analysis")
+        places = (
+            (ends[0], 0.0, images[0], images[1] - images[0]),
+            (ends[1], float(arclength[-1]), images[-1], images[-1] - images[-2]),
+        )
+        for state, at, end, step in places:
+            if isinstance(symmetry, ParticleSymmetry):  # the path may end at another copy of the state
+                step = symmetry.carried(step, end, analysis.states.x[state])
             tangent = step / np.linalg.norm(step)
             curvature = levels.beta * float(tangent @ analysis.states.hessian[state] @ tangent)
             bottom = float(levels.kt(analysis.states.energy[state]))
