@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -32,16 +33,20 @@ from problems import Problem, problem
 from verify import near_pairs, verified
 
 PAPER_MODELS = Path(os.environ.get("LANDSCAPE_PAPER_MODELS", ROOT.parent / "shared" / "paper_models"))
-LIMIT = 1800.0  # seconds after which a competitor is stopped
+# CPU seconds after which a competitor ends, between two of its steps, with what it has found until then; and seconds
+# after which one that does not is killed.
+LIMITS = {"landscapes": 100.0, "clusters": 400.0}
+KILLED = 1200.0
 MULTI_START = ("ours", "scipy_lbfgsb", "scipy_hopping", "torch_adam", "pele_search", "topsearch_search")
+PARTS = {"half": 0.5, "most": 0.9, "all": 1.0}  # of the saddles there are
 Row = dict[str, Any]
 
 
 class Runner:
     """Runs one request after the other and prints a line for each."""
 
-    def __init__(self, environments: Environments, quick: bool) -> None:
-        self.environments, self.quick = environments, quick
+    def __init__(self, environments: Environments, quick: bool, file: Path | None) -> None:
+        self.environments, self.quick, self.file, self.machine = environments, quick, file, machine()
         self.rows: list[Row] = []
 
     def run(self, section: str, competitor: str, request: dict[str, Any]) -> Row:
@@ -49,20 +54,31 @@ class Runner:
         row: Row = {"section": section, "competitor": competitor}
         row |= {name: value for name, value in request.items() if not isinstance(value, list)}
         row["load"] = os.getloadavg()[0]
-        answer = self.environments.ask(competitor, request, LIMIT)
+        if competitor != "ours" and section in LIMITS:
+            request = request | {"limit_s": LIMITS[section] / (10 if self.quick else 1)}
+        answer = self.environments.ask(competitor, request, KILLED)
         if "not_measured" in answer:
             row |= answer
         else:
-            true = verified(problem(request["energy"]), answer["minima"], answer["saddles"])
-            row |= {name: value for name, value in answer.items() if name not in ("minima", "saddles")}
+            of = problem(request["energy"])
+            true = verified(of, answer["minima"], answer["saddles"])
+            row |= {name: value for name, value in answer.items() if name not in ("minima", "saddles", "costs")}
             row |= {
                 "minima": len(true.minima), "saddles": len(true.saddles), "wrong": true.wrong,
                 "minima_per_s": len(true.minima) / answer["cpu_s"],
-                "saddles_per_s": len(true.saddles) / answer["cpu_s"],
+                "saddles_per_s": len(true.saddles) / answer["cpu_s"], "known": [of.minima, of.saddles],
+                "cost_per_saddle": answer["gradient_equivalents"] / max(len(true.saddles), 1),
             }  # fmt: skip
-        self.rows.append(row)
-        print(line(row), flush=True)
+            if answer["costs"]:
+                row |= cost_of_parts(np.array(answer["costs"])[true.first], of.saddles or len(true.saddles))
+        self.add(row, line(row))
         return row
+
+    def add(self, row: Row, text: str) -> None:
+        self.rows.append(row)
+        print(text, flush=True)
+        if self.file:
+            self.file.write_text(json.dumps({"machine": self.machine, "rows": self.rows}, indent=1) + "\n")
 
     def minima(self) -> None:
         starts = 100 if self.quick else 1000
@@ -77,9 +93,11 @@ class Runner:
             request = {"energy": energy, "task": "landscape", "seed": 0}
             self.run("landscapes", "ours", request)
             self.run("landscapes", "pele_search", request | {"hops": hops, "connects": connects})
+            single = request | {"task": "single_ended", "hops": hops, "searches": 2 * connects}
+            self.run("landscapes", "pele_search", single)
             self.run("landscapes", "topsearch_search", request | {"hops": hops})
             minima = found_minima(problem(energy)).tolist()
-            dimers = {"energy": energy, "task": "dimers", "seed": 0, "searches": 300 // scale, "minima": minima}
+            dimers = {"energy": energy, "task": "dimers", "seed": 0, "searches": 2 * connects, "minima": minima}
             self.run("landscapes", "ase_search", dimers)
 
     def paths(self) -> None:
@@ -101,7 +119,7 @@ class Runner:
             for competitor in ("ours", "scipy_lbfgsb"):
                 if competitor == "ours" or starts <= 1000:
                     self.run("growth", competitor, {"energy": "rough-2", "task": "minima", "starts": starts, "seed": 0})
-        for dim in (2, 8) if self.quick else (2, 8, 32, 128):
+        for dim in (2, 8) if self.quick else (2, 8, 32, 128, 512):
             for competitor in ("ours", "scipy_lbfgsb"):
                 self.run("growth", competitor, {"energy": f"mlp-{dim}", "task": "minima", "starts": 300, "seed": 0})
         for dim in (3, 4) if self.quick else (3, 4, 6, 8, 10):
@@ -112,11 +130,11 @@ class Runner:
 
         for energy in ("rough-2", "mlp-3", "mlp-10"):
             for row in overheads(problem(energy), 200 if self.quick else 1000, 1 if self.quick else 5):
-                self.rows.append({"section": "overhead", "competitor": "ours", "load": os.getloadavg()[0]} | row)
-                print(
+                self.add(
+                    {"section": "overhead", "competitor": "ours", "load": os.getloadavg()[0]} | row,
                     f"overhead    {energy:12s} {row['search']:14s} CPU {row['cpu_s']:8.3f} s, raw gradients "
-                    f"{row['raw_s']:8.3f} s, ratio {row['ratio']:.2f} ({row['mean_rows']:.0f} rows a call)", flush=True,
-                )  # fmt: skip
+                    f"{row['raw_s']:8.3f} s, ratio {row['ratio']:.2f} ({row['mean_rows']:.0f} rows a call)",
+                )
 
     def analyses(self) -> None:
         for path in sorted(PAPER_MODELS.glob("*/model_*.pth"))[: 1 if self.quick else None]:
@@ -132,8 +150,7 @@ class Runner:
             else:
                 document = json.loads(done.stdout)
                 row |= {"minima": len(document["states"]), "saddles": len(document["saddles"]), "wall_s": wall}
-            self.rows.append(row)
-            print(line(row), flush=True)
+            self.add(row, line(row))
         if not PAPER_MODELS.is_dir():
             print("analyses: not measured (published models not found; set LANDSCAPE_PAPER_MODELS)")
 
@@ -149,19 +166,28 @@ def found_minima(of: Problem) -> np.ndarray:
     return find_minima(Energy(of.function, of.dim)).minima.x
 
 
+def cost_of_parts(costs: np.ndarray, total: int) -> dict[str, int]:
+    """Gradient-equivalents spent when half, nine tenths and all of `total` saddles were found, as far as it came."""
+    costs = np.sort(costs)
+    numbers = {name: math.ceil(part * total) for name, part in PARTS.items()}
+    return {f"cost_of_{name}": int(costs[n - 1]) for name, n in numbers.items() if 0 < n <= len(costs)}
+
+
 def line(row: Row) -> str:
     """One row of the table as text."""
-    size = f"{row['starts']} starts" if "starts" in row else ""
+    size = f"{row['starts']} starts" if "starts" in row else row.get("task", "")
     head = f"{row['section']:11s} {row['energy']:12s} {size:13s} {row['competitor']:17s}"
     if "not_measured" in row:
         return f"{head} not measured: {row['not_measured']}"
     if "cpu_s" not in row:
         return f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  wall {row['wall_s']:8.2f} s"
-    cost = f"{row['gradient_equivalents']:>10,}" if row["gradient_equivalents"] >= 0 else f"{'compiled':>10}"
+    saddle = f"{row['cost_per_saddle']:8,.0f} a saddle" if row["saddles"] else " " * 17
+    parts = "  ".join(f"{name} at {row[f'cost_of_{name}']:,}" for name in PARTS if f"cost_of_{name}" in row)
     return (
-        f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  {cost} gradients  wall {row['wall_s']:8.2f} s  "
-        f"CPU {row['cpu_s']:8.2f} s  {row['minima_per_s']:8.1f} minima/s {row['saddles_per_s']:8.1f} saddles/s  "
-        f"{row['search_mb']:5.0f} MB  {row['note']}"
+        f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  {row['gradient_equivalents']:>10,} gradients "
+        f"{saddle}  wall {row['wall_s']:8.2f} s  CPU {row['cpu_s']:8.2f} s  {row['minima_per_s']:8.1f} minima/s "
+        f"{row['saddles_per_s']:8.1f} saddles/s  {row['peak_mb']:5.0f} MB ({row['search_mb']:.0f})  {parts}  "
+        f"{row['note']}"
     )
 
 
@@ -184,12 +210,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE, as they come in")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    runner = Runner(Environments(arguments.environments, {}), arguments.quick)
-    about = machine()
+    runner = Runner(Environments(arguments.environments, {}), arguments.quick, arguments.json)
     for section in arguments.only:
         getattr(runner, section)()
-        if arguments.json:
-            arguments.json.write_text(json.dumps({"machine": about, "rows": runner.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,15 @@ NEAR = 1e-2  # a point belongs to the stationary point that its polish reaches w
 
 @dataclass(frozen=True)
 class Verified:
-    """Distinct minima and index-1 saddles among the points given as such, and how many points were neither."""
+    """Distinct minima and index-1 saddles among the points given as such, and how many points were neither.
+
+    first : the rows of the given saddles at which each of the distinct ones came first.
+    """
 
     minima: np.ndarray
     saddles: np.ndarray
     wrong: int
+    first: np.ndarray
 
 
 def verified(problem: Problem, minima: list[list[float]], saddles: list[list[float]]) -> Verified:
@@ -40,9 +44,11 @@ def verified(problem: Problem, minima: list[list[float]], saddles: list[list[flo
             far = np.linalg.norm(found.x[number[right]] - given.numpy()[right], axis=1)
             right[right] = far < NEAR * (problem.high[0] - problem.low[0])
         wrong += int((~right).sum())
-        kept.append(np.unique(number[right]))
+        distinct, first = np.unique(number[right], return_index=True)
+        kept.append(distinct)
+        rows = np.flatnonzero(right)[first]
     found = catalogue.points()
-    return Verified(found.x[kept[0]], found.x[kept[1]], wrong)
+    return Verified(found.x[kept[0]], found.x[kept[1]], wrong, rows)
 
 
 def near_pairs(x: np.ndarray, n: int) -> np.ndarray:

@@ -41,6 +41,10 @@ class Counted:
         self.values = self.gradients = 0
         self.begin = time.process_time()
 
+    @property
+    def cost(self) -> int:
+        return self.values + self.gradients
+
     def out_of_time(self) -> bool:
         """Whether the search has to end now; remembered in `stopped`."""
         self.stopped = time.process_time() - self.begin > self.limit_s
@@ -67,12 +71,14 @@ class Counted:
 class Found:
     """Points that a search calls minima and saddles, as it leaves them. note : what the numbers need to be read right.
 
-    gradient_equivalents : where the search does not go through `Counted`.
+    costs : gradient-equivalents spent when each saddle was found. gradient_equivalents : all of them, where the search
+    does not go through `Counted`.
     """
 
     minima: list[np.ndarray] = field(default_factory=list)
     saddles: list[np.ndarray] = field(default_factory=list)
     note: str = ""
+    costs: list[int] = field(default_factory=list)
     gradient_equivalents: int | None = None
 
 
@@ -108,11 +114,11 @@ def serve(searches: dict[str, Search]) -> None:
         counted.start()
         found = search(counted, request)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    cost = counted.values + counted.gradients if found.gradient_equivalents is None else found.gradient_equivalents
+    cost = counted.cost if found.gradient_equivalents is None else found.gradient_equivalents
     note = f"{found.note}, stopped after {counted.limit_s:.0f} s" if counted.stopped else found.note
     print(json.dumps({
         "minima": np.reshape(found.minima, (-1, counted.problem.dim)).tolist(),
-        "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "note": note,
+        "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "costs": found.costs, "note": note,
         "wall_s": wall, "cpu_s": cpu, "gradient_equivalents": cost, "peak_mb": peak_megabytes(),
         "search_mb": peak_megabytes() - before,
     }))  # fmt: skip

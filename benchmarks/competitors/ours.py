@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 
 from competitors.harness import Counted, Found, Request, serve
 from landscape.energy import Energy
 from landscape.search import MinimaSearch, Points, find_minima, find_saddles, string_method
+from landscape.search.stationary import Catalogue
 
 
 def energy_of(counted: Counted) -> Energy:
@@ -19,19 +22,37 @@ def energy_of(counted: Counted) -> Energy:
     return Energy(counted.problem.function, counted.problem.dim)
 
 
+class Noted(Catalogue):
+    """A catalogue that knows what had been spent when each of its points was found."""
+
+    def __init__(self, energy: Energy) -> None:
+        super().__init__(energy)
+        self.costs: list[int] = []
+
+    def add(self, x: torch.Tensor, hits: Literal["minima", "others", "none"] = "none") -> np.ndarray:
+        numbers = super().add(x, hits)
+        spent = self.energy.evaluations.gradient_equivalents(self.energy.dim)
+        self.costs += [spent] * (len(self) - len(self.costs))
+        return numbers
+
+
 def minima(counted: Counted, request: Request) -> Found:
     energy = energy_of(counted)
     starts = Points(counted.problem.starts(request["starts"], request["seed"]))
     found = find_minima(energy, MinimaSearch(starts=starts))
-    return Found(list(found.minima.x), [], "", energy.evaluations.gradient_equivalents(energy.dim))
+    return Found(list(found.minima.x), [], "", [], energy.evaluations.gradient_equivalents(energy.dim))
 
 
 def landscape(counted: Counted, request: Request) -> Found:
     energy = energy_of(counted)
-    found = find_saddles(energy, generator=torch.Generator().manual_seed(request["seed"]))
+    catalogue = Noted(energy)
+    found = find_saddles(energy, generator=torch.Generator().manual_seed(request["seed"]), catalogue=catalogue)
     note = f"complete: {'yes' if found.complete else 'no'}, Morse sum {found.morse_sum}, {found.rounds} rounds"
     cost = energy.evaluations.gradient_equivalents(energy.dim)
-    return Found(list(found.minima.x), list(found.saddles.x), note, cost)
+    points = catalogue.points()
+    saddles = np.flatnonzero((points.index == 1) & ~points.degenerate)
+    costs = [catalogue.costs[k] for k in saddles]
+    return Found(list(found.minima.x), list(points.x[saddles]), note, costs, cost)
 
 
 def paths(counted: Counted, request: Request) -> Found:
@@ -40,7 +61,7 @@ def paths(counted: Counted, request: Request) -> Found:
     found = string_method(energy, pairs[:, 0], pairs[:, 1])
     saddles = found.saddle[np.isfinite(found.saddle_energy)]
     note = f"{len(saddles)} of {len(pairs)} tops are saddles"
-    return Found([], list(saddles), note, energy.evaluations.gradient_equivalents(energy.dim))
+    return Found([], list(saddles), note, [], energy.evaluations.gradient_equivalents(energy.dim))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 from pele.landscape import ConnectManager
-from pele.optimize import lbfgs_cpp
+from pele.optimize import Result, lbfgs_cpp
 from pele.potentials import BasePotential
-from pele.storage import Database
+from pele.storage import Minimum, TransitionState
 from pele.systems import BaseSystem, LJCluster
 from pele.transition_states import findTransitionState, minima_from_ts
 
 from competitors.harness import Counted, Found, Request, distinct, serve
-
 
 HOPS = 10  # of a walk of basin hopping, each from another random point of the box
 DISPLACED = 0.3  # standard deviation of the displacements before a single-ended search
@@ -70,18 +69,72 @@ def minima(counted: Counted, request: Request) -> Found:
     return Found(distinct([lbfgs_cpp(x, potential).coords for x in starts], counted))
 
 
-def hopped(system: System, hops: int) -> Database:
-    database = system.create_database()
-    for _ in range(hops // HOPS):
-        system.get_basinhopping(database=database, outstream=None).run(HOPS)
-    return database
+class Search:
+    """A system, its database, and what each transition state of it cost.
+
+    told : gradients that pele tells of, where its compiled potential does not count in `Counted`.
+    """
+
+    def __init__(self, system: BaseSystem, counted: Counted, request: Request) -> None:
+        self.system, self.counted, self.told = system, counted, 0
+        self.rng = np.random.default_rng(request["seed"])
+        self.database = system.create_database()
+        self.known: list[Minimum] = []  # asking the database for all of them before every search takes long
+        self.costs: dict[int, int] = {}
+        self.database.on_minimum_added.connect(self._know)
+        self.database.on_ts_added.connect(self._note)
+
+    @property
+    def cost(self) -> int:
+        return self.counted.cost or self.told
+
+    def _know(self, minimum: Minimum) -> None:
+        self.known.append(minimum)
+
+    def _note(self, saddle: TransitionState) -> None:
+        self.costs[saddle.id()] = self.cost
+
+    def hop(self, hops: int) -> None:
+        for _ in range(hops // HOPS):
+            self.system.get_basinhopping(database=self.database, outstream=None).run(HOPS)
+
+    def quench(self, x: np.ndarray) -> Result:
+        ended = self.system.get_minimizer()(x)
+        self.told += ended.nfev
+        return ended
+
+    def walk(self, searches: int, displacement: Callable[[int], np.ndarray]) -> int:
+        """Single-ended searches from displaced known minima, and what lies below their saddles; how many were done."""
+        potential, orthogonal = self.system.get_potential(), self.system.get_orthogonalize_to_zero_eigenvectors()
+        for search in range(searches):
+            if self.counted.out_of_time():
+                return search
+            start = self.known[self.rng.integers(len(self.known))].coords
+            try:
+                start = start + displacement(len(start))
+                saddle = findTransitionState(start, potential, orthogZeroEigs=orthogonal, verbosity=0)
+                self.told += saddle.nfev
+                if not saddle.success:
+                    continue
+                below = minima_from_ts(potential, saddle.coords, n=saddle.eigenvec, quench=self.quench)
+                ends = [self.database.addMinimum(end.energy, end.coords) for end in below]
+                self.database.addTransitionState(saddle.energy, saddle.coords, *ends, eigenvec=saddle.eigenvec)
+            except Exception:  # pele raises many kinds where a search loses its way
+                continue
+        return searches
+
+    def found(self, note: str) -> Found:
+        saddles = self.database.transition_states()
+        costs = [self.costs[saddle.id()] for saddle in saddles]
+        minima = [minimum.coords for minimum in self.database.minima()]
+        return Found(minima, [saddle.coords for saddle in saddles], note, costs, self.cost)
 
 
 def landscape(counted: Counted, request: Request) -> Found:
     """`hops` of basin hopping, then `connects` double-ended runs on the pairs that pele's manager proposes."""
-    system = System(counted, np.random.default_rng(request["seed"]))
-    database = hopped(system, request["hops"])
-    manager = ConnectManager(database, strategy="combine", verbosity=0)
+    search = Search(System(counted, np.random.default_rng(request["seed"])), counted, request)
+    search.hop(request["hops"])
+    manager = ConnectManager(search.database, strategy="combine", verbosity=0)
     failed = done = 0
     for _ in range(request["connects"]):
         try:
@@ -90,69 +143,30 @@ def landscape(counted: Counted, request: Request) -> Found:
             break
         done += 1
         try:
-            system.get_double_ended_connect(first, second, database, verbosity=0).connect()
+            search.system.get_double_ended_connect(first, second, search.database, verbosity=0).connect()
         except OutOfTime:
             break
-        except Exception:  # pele raises many kinds where a search loses its way
+        except Exception:  # as above
             failed += 1
-    return stored(database, f"{request['hops']} hops, {done} connections tried, {failed} raised errors")
+    return search.found(f"{request['hops']} hops, {done} connections tried, {failed} raised errors")
 
 
 def single_ended(counted: Counted, request: Request) -> Found:
     """`hops` of basin hopping, then `searches` from displaced known minima, which add the minima they fall to."""
-    system, rng = System(counted, np.random.default_rng(request["seed"])), np.random.default_rng(request["seed"])
-    database = hopped(system, request["hops"])
-    done, _ = walked(database, system, request["searches"], counted, lambda n: rng.normal(0, DISPLACED, n), rng)
-    return stored(database, f"{request['hops']} hops, {done} single-ended searches")
+    search = Search(System(counted, np.random.default_rng(request["seed"])), counted, request)
+    search.hop(request["hops"])
+    done = search.walk(request["searches"], lambda n: search.rng.normal(0, DISPLACED, n))
+    return search.found(f"{request['hops']} hops, {done} single-ended searches")
 
 
 def cluster(counted: Counted, request: Request) -> Found:
     """Single-ended searches from displaced known minima, in pele's own compiled Lennard-Jones potential."""
-    system, rng = LJCluster(counted.problem.dim // 3), np.random.default_rng(request["seed"])
-    database, quench, calls = system.create_database(), system.get_minimizer(), 0
+    search = Search(LJCluster(counted.problem.dim // 3), counted, request)
     for _ in range(20):
-        ended = quench(system.get_random_configuration())
-        database.addMinimum(ended.energy, ended.coords)
-        calls += ended.nfev
-    done, more = walked(database, system, request["searches"], counted, lambda n: rng.uniform(-0.5, 0.5, n), rng)
-    return stored(database, f"{done} searches, compiled potential, its own counts", calls + more)
-
-
-def walked(
-    database: Database,
-    system: BaseSystem,
-    searches: int,
-    counted: Counted,
-    displacement: Callable[[int], np.ndarray],
-    rng: np.random.Generator,
-) -> tuple[int, int]:
-    """Single-ended searches and the minima below their saddles, into the database: searches done, calls told by pele."""
-    potential, quench, calls = system.get_potential(), system.get_minimizer(), 0
-    orthogonal = system.get_orthogonalize_to_zero_eigenvectors()
-    for search in range(searches):
-        if counted.out_of_time():
-            return search, calls
-        known = database.minima()
-        start = known[rng.integers(len(known))].coords
-        start = start + displacement(len(start))
-        try:
-            saddle = findTransitionState(start, potential, orthogZeroEigs=orthogonal, verbosity=0)
-            calls += saddle.nfev
-            if not saddle.success:
-                continue
-            below = minima_from_ts(potential, saddle.coords, n=saddle.eigenvec, quench=quench)
-            calls += sum(end.nfev for end in below)
-            ends = [database.addMinimum(end.energy, end.coords) for end in below]
-            database.addTransitionState(saddle.energy, saddle.coords, *ends, eigenvec=saddle.eigenvec)
-        except Exception:  # as above
-            continue
-    return searches, calls
-
-
-def stored(database: Database, note: str, cost: int | None = None) -> Found:
-    found = [minimum.coords for minimum in database.minima()]
-    saddles = [saddle.coords for saddle in database.transition_states()]
-    return Found(found, saddles, note, cost)
+        ended = search.quench(search.system.get_random_configuration())
+        search.database.addMinimum(ended.energy, ended.coords)
+    done = search.walk(request["searches"], lambda n: search.rng.uniform(-0.5, 0.5, n))
+    return search.found(f"{done} searches, compiled potential, its own counts")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,21 @@ class TorchPotential(Potential):
 
 
 class Sampling(NetworkSampling):
-    """TopSearch's own sampling, which ends at the time limit between two pairs."""
+    """TopSearch's own sampling, which ends at the time limit between two pairs and notes what saddles cost."""
 
-    counted: Counted
+    def __init__(self, counted: Counted, *parts: object) -> None:
+        super().__init__(*parts)
+        self.counted = counted
+        self.saddles: list[np.ndarray] = []
+        self.costs: list[int] = []
 
     def connection_attempt(self, pair: list) -> list:
-        return [] if self.counted.out_of_time() else super().connection_attempt(pair)
+        if self.counted.out_of_time():
+            return []
+        reached = super().connection_attempt(pair)
+        self.saddles += [np.array(parts[0]) for parts in reached]
+        self.costs += [self.counted.cost] * len(reached)
+        return reached
 
 
 def minima(counted: Counted, request: Request) -> Found:
@@ -57,14 +66,12 @@ def landscape(counted: Counted, request: Request) -> Found:
     hopping = BasinHopping(network, potential, similarity, StandardPerturbation(2 * problem.step))
     following = HybridEigenvectorFollowing(potential, ts_conv_crit=1e-5, ts_steps=75, pushoff=0.1)
     band = NudgedElasticBand(potential, force_constant=50.0, image_density=10.0, max_images=20, neb_conv_crit=1e-2)
-    sampling = Sampling(network, coordinates, hopping, following, band, similarity)
-    sampling.counted = counted
+    sampling = Sampling(counted, network, coordinates, hopping, following, band, similarity)
     sampling.get_minima(coordinates, request["hops"], 1e-5, 10.0, test_valid=True)
     sampling.get_transition_states("ClosestEnumeration", 8)
     sampling.get_transition_states("ConnectUnconnected", 8)
     found = [network.get_minimum_coords(k) for k in range(network.n_minima)]
-    saddles = [network.get_ts_coords(a, b) for a, b in network.G.edges()]
-    return Found(found, saddles, f"{request['hops']} hops, 8 neighbours")
+    return Found(found, sampling.saddles, f"{request['hops']} hops, 8 neighbours", sampling.costs)
 
 
 if __name__ == "__main__":
