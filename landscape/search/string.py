@@ -68,30 +68,40 @@ def arclengths(images: torch.Tensor) -> torch.Tensor:
 
 def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
     """Images at equal arclength, by cubic Hermite interpolation: (n, m, d) -> (n, n_images, d)."""
-    length = arclengths(images)
-    total = length[:, -1:].clamp_min(torch.finfo(images.dtype).tiny)
+    return _resampled(images.permute(2, 0, 1).contiguous(), n_images).permute(1, 2, 0).contiguous()
+
+
+# Inside a search the components of a vector are the first axis and the images the last: sums over a short last axis
+# cost several times as much. Images, gradients and tangents are (d, n, m).
+
+
+def _resampled(images: torch.Tensor, n_images: int) -> torch.Tensor:
+    pieces = images[..., 1:] - images[..., :-1]
+    lengths = _square(pieces).sqrt()
+    n, m = lengths.shape[0], images.shape[2]
+    s = torch.cat([lengths.new_zeros(n, 1), lengths.cumsum(1)], 1)
     # A strictly increasing abscissa even where images coincide.
-    s = length / total + 1e-12 * torch.arange(images.shape[1], dtype=images.dtype, device=images.device)
+    increasing = 1e-12 * torch.arange(m, dtype=images.dtype, device=images.device)
+    s = s / s[:, -1:].clamp_min(torch.finfo(images.dtype).tiny) + increasing
     wanted = torch.linspace(0, 1, n_images, dtype=images.dtype, device=images.device) * s[:, -1:]
-    left = (torch.searchsorted(s.contiguous(), wanted.contiguous(), right=True) - 1).clamp(0, images.shape[1] - 2)
-    width = s.diff(dim=1)
-    slope = images.diff(dim=1) / width[..., None]
-    weight = width[:, 1:, None] / (width[:, :-1] + width[:, 1:])[..., None]
-    inner = weight * slope[:, :-1] + (1 - weight) * slope[:, 1:]
-    tangent = torch.cat([slope[:, :1], inner, slope[:, -1:]], 1)
-
-    def pick(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        return values.gather(1, at[..., None].expand(-1, -1, values.shape[-1]))
-
-    h = width.gather(1, left)[..., None]
-    u = (wanted - s.gather(1, left))[..., None] / h
-    a, b = pick(images, left), pick(images, left + 1)
-    ta, tb = pick(tangent, left) * h, pick(tangent, left + 1) * h
-    result = (
-        (1 + 2 * u) * (1 - u) ** 2 * a + u * (1 - u) ** 2 * ta + u**2 * (3 - 2 * u) * b + u**2 * (u - 1) * tb
-    )  # fmt: skip
-    result[:, 0], result[:, -1] = images[:, 0], images[:, -1]
+    left = (torch.searchsorted(s, wanted, right=True) - 1).clamp(0, m - 2)
+    width = s[:, 1:] - s[:, :-1]
+    slope = pieces / width
+    weight = width[:, 1:] / (width[:, :-1] + width[:, 1:])
+    inner = torch.lerp(slope[..., 1:], slope[..., :-1], weight)
+    both = torch.stack([images, torch.cat([slope[..., :1], inner, slope[..., -1:]], 2)])
+    at = left.expand(*both.shape[:2], -1, -1)
+    (a, ta), (b, tb) = both.gather(3, at), both.gather(3, at + 1)
+    h = width.gather(1, left)
+    u = (wanted - s.gather(1, left)) / h
+    v = 1 - u
+    result = a + (u.square() * (3 - 2 * u)) * (b - a) + (h * u * v) * (v * ta - u * tb)
+    result[..., 0], result[..., -1] = images[..., 0], images[..., -1]
     return result
+
+
+def _square(vectors: torch.Tensor) -> torch.Tensor:
+    return (vectors * vectors).sum(0)
 
 
 @task(rows={"images": 3}, doubles=lambda x: 24.0 * x[0].numel(), calls=lambda x: x.shape[1])
@@ -103,25 +113,29 @@ def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions |
     longer than a descent takes to the next image. Returns images, energy (n, m), force (n,) and status.
     """
     options = options or StringOptions()
-    images = resample(images, images.shape[1])
+    images = _resampled(images.permute(2, 0, 1).contiguous(), images.shape[1])
     value, gradient = _evaluate(energy, images)
-    spacing = images.diff(dim=1).norm(dim=-1).clamp_min(torch.finfo(images.dtype).tiny)
-    curvature = (gradient.diff(dim=1).norm(dim=-1) / spacing).amax(1)
-    finite = value.isfinite().all(1) & gradient.isfinite().all(-1).all(-1)
+    spacing = _square(images.diff(dim=2)).sqrt().clamp_min(torch.finfo(images.dtype).tiny)
+    curvature = (_square(gradient.diff(dim=2)).sqrt() / spacing).amax(1)
+    finite = (value + gradient.abs().sum(0)).isfinite().all(1)
     state: State = {
-        "images": images, "energy": value, "gradient": gradient, "across": _across(images, value, gradient),
+        "path": torch.stack([images, gradient]), "energy": value, "across": _across(images, value, gradient),
         "curvature": curvature,
         "force": torch.full_like(curvature, torch.inf),
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
-    outputs = ("images", "energy", "force")
-    return iterate(lambda s: _string_step(energy, s, options), state, outputs, options.max_iterations)
+    ended = iterate(
+        lambda s: _string_step(energy, s, options), state, ("path", "energy", "force"), options.max_iterations,
+        axes={"path": 2, "across": 1},
+    )  # fmt: skip
+    return {"images": ended.pop("path")[0].permute(1, 2, 0).contiguous()} | ended
 
 
 def _evaluate(energy: Energy, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    n, m, d = images.shape
-    value, gradient = energy.value_and_gradient(images.reshape(n * m, d))
-    return value.reshape(n, m), gradient.reshape(n, m, d)
+    """Energies (n, m) and gradients (d, n, m)."""
+    d, n, m = images.shape
+    value, gradient = energy.value_and_gradient(images.reshape(d, n * m).T)
+    return value.reshape(n, m), gradient.T.reshape(d, n, m)
 
 
 def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -130,57 +144,56 @@ def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -
     Upwind tangents, towards the higher neighbour (Henkelman and Jonsson 2000): with centred ones a steep path breaks
     into zigzags.
     """
-    forward, backward = images[:, 2:] - images[:, 1:-1], images[:, 1:-1] - images[:, :-2]
-    rise, fall = value[:, 2:] - value[:, 1:-1], value[:, :-2] - value[:, 1:-1]
-    larger, smaller = torch.maximum(rise.abs(), fall.abs()), torch.minimum(rise.abs(), fall.abs())
+    pieces, climb = images[..., 1:] - images[..., :-1], value[:, 1:] - value[:, :-1]
+    rise, fall, size = climb[:, 1:], -climb[:, :-1], climb.abs()
+    larger, smaller = torch.maximum(size[:, 1:], size[:, :-1]), torch.minimum(size[:, 1:], size[:, :-1])
     forward_higher = value[:, 2:] > value[:, :-2]
-    at_extremum = (rise * fall) >= 0
-    weight_forward = torch.where(at_extremum, torch.where(forward_higher, larger, smaller), forward_higher.to(value))
-    weight_backward = torch.where(
-        at_extremum, torch.where(forward_higher, smaller, larger), (~forward_higher).to(value)
-    )
-    tangent = weight_forward[..., None] * forward + weight_backward[..., None] * backward
-    tangent = tangent / tangent.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
-    inner = gradient[:, 1:-1]
-    return inner - (inner * tangent).sum(-1, keepdim=True) * tangent
+    at_extremum = rise * fall >= 0
+    higher, lower = torch.where(at_extremum, larger, 1.0), torch.where(at_extremum, smaller, 0.0)
+    weight_forward = torch.where(forward_higher, higher, lower)
+    weight_backward = torch.where(forward_higher, lower, higher)
+    tangent = weight_forward * pieces[..., 1:] + weight_backward * pieces[..., :-1]
+    inner = gradient[..., 1:-1]
+    square = _square(tangent)
+    along = (inner * tangent).sum(0) / torch.where(square > 0, square, 1)
+    return inner - along * tangent
 
 
 def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
-    images, gradient, across = state["images"], state["gradient"], state["across"]
-    spacing = arclengths(images)[:, -1] / (images.shape[1] - 1)
+    path, value, across = state["path"], state["energy"], state["across"]
+    images, gradient = path.unbind()
+    tiny = torch.finfo(images.dtype).tiny
+    spacing = _square(images[..., 1:] - images[..., :-1]).sqrt().mean(1, keepdim=True)
     # What damps an image: the curvature across the path, and along a steep path the pull of its uphill neighbour, whose
     # direction it takes (gradient / spacing). They add up: a step of more than twice 1 / sum makes kinks grow.
-    slope = gradient[:, 1:-1].norm(dim=-1) / spacing[:, None]
-    rate = (state["curvature"][:, None] + slope).clamp_min(torch.finfo(images.dtype).tiny)
-    move = across / rate[..., None]
-    size = move.norm(dim=-1, keepdim=True)
-    limit = 0.5 * spacing[:, None, None]
-    move = move * (limit / torch.maximum(size, limit))
+    rate = state["curvature"][:, None] + _square(gradient[..., 1:-1]).sqrt() / spacing
+    limit = 0.5 * spacing
+    shortest = torch.maximum(_square(across).sqrt(), limit * rate.clamp_min(tiny))
     moved = images.clone()
-    moved[:, 1:-1] -= move
-    even = resample(moved, images.shape[1])
-    uneven = (even - moved).norm(dim=-1).amax(1) > 1e-3 * spacing
-    moved = torch.where(uneven[:, None, None], even, moved)
+    moved[..., 1:-1] -= limit / shortest * across
+    even = _resampled(moved, images.shape[2])
+    uneven = _square(even - moved).amax(1, keepdim=True).sqrt() > 1e-3 * spacing
+    moved = torch.where(uneven, even, moved)
     # The ends stay, and so do their energies and gradients.
-    inner_value, inner_gradient = _evaluate(energy, moved[:, 1:-1])
-    value, new_gradient = state["energy"].clone(), gradient.clone()
-    value[:, 1:-1], new_gradient[:, 1:-1] = inner_value, inner_gradient
-    finite = inner_value.isfinite().all(1) & inner_gradient.isfinite().all(-1).all(-1)
-    step = (moved - images)[:, 1:-1].norm(dim=-1)
-    change = (new_gradient - gradient)[:, 1:-1].norm(dim=-1)
-    seen = torch.where(step > 1e-9 * spacing[:, None], change / step.clamp_min(1e-300), 0).amax(1).nan_to_num(0)
+    new_path, new_value = path.clone(), value.clone()
+    new_path[0] = moved
+    new_value[:, 1:-1], new_path[1, ..., 1:-1] = _evaluate(energy, moved[..., 1:-1])
+    change = (new_path - path)[..., 1:-1]
+    step, change = (change * change).sum(1).sqrt().unbind()
+    seen = torch.where(step > 1e-9 * spacing, change / step.clamp_min(tiny), 0).amax(1).nan_to_num(0)
     curvature = torch.maximum(0.98 * state["curvature"], seen)
-    new_across = _across(moved, value, new_gradient)
-    force = new_across.norm(dim=-1).amax(1)
-    largest = new_gradient.norm(dim=-1).amax(1)
-    keep = finite[:, None, None]
-    status = state["status"].clone()
-    status[finite & (force <= options.force_tolerance * largest)] = Status.CONVERGED
+    new_across = _across(moved, new_value, new_path[1])
+    largest = _square(new_path[1, ..., 1:-1]).amax(1).sqrt()
+    force = _square(new_across).amax(1).sqrt()
+    finite = new_value.isfinite().all(1) & largest.isfinite()
+    keep = finite[:, None]
+    done = finite & (force <= options.force_tolerance * largest)
     return {
-        "images": torch.where(keep, moved, images), "energy": torch.where(finite[:, None], value, state["energy"]),
-        "gradient": torch.where(keep, new_gradient, gradient), "across": torch.where(keep, new_across, across),
+        "path": torch.where(keep, new_path, path), "energy": torch.where(keep, new_value, value),
+        "across": torch.where(keep, new_across, across),
         "curvature": torch.where(finite, curvature, 4 * state["curvature"]),
-        "force": torch.where(finite, force, state["force"]), "status": status,
+        "force": torch.where(finite, force, state["force"]),
+        "status": state["status"].masked_fill(done, int(Status.CONVERGED)),
     }  # fmt: skip
 
 
