@@ -76,7 +76,7 @@ def resample(images: torch.Tensor, n_images: int) -> torch.Tensor:
 
 
 def _resampled(images: torch.Tensor, n_images: int) -> torch.Tensor:
-    pieces = images[..., 1:] - images[..., :-1]
+    pieces = images.diff(dim=2)
     lengths = _square(pieces).sqrt()
     n, m = lengths.shape[0], images.shape[2]
     s = torch.cat([lengths.new_zeros(n, 1), lengths.cumsum(1)], 1)
@@ -85,7 +85,7 @@ def _resampled(images: torch.Tensor, n_images: int) -> torch.Tensor:
     s = s / s[:, -1:].clamp_min(torch.finfo(images.dtype).tiny) + increasing
     wanted = torch.linspace(0, 1, n_images, dtype=images.dtype, device=images.device) * s[:, -1:]
     left = (torch.searchsorted(s, wanted, right=True) - 1).clamp(0, m - 2)
-    width = s[:, 1:] - s[:, :-1]
+    width = s.diff(dim=1)
     slope = pieces / width
     weight = width[:, 1:] / (width[:, :-1] + width[:, 1:])
     inner = torch.lerp(slope[..., 1:], slope[..., :-1], weight)
@@ -96,7 +96,7 @@ def _resampled(images: torch.Tensor, n_images: int) -> torch.Tensor:
     u = (wanted - s.gather(1, left)) / h
     v = 1 - u
     result = a + (u.square() * (3 - 2 * u)) * (b - a) + (h * u * v) * (v * ta - u * tb)
-    result[..., 0], result[..., -1] = images[..., 0], images[..., -1]
+    result[..., :: n_images - 1] = images[..., :: m - 1]
     return result
 
 
@@ -144,7 +144,7 @@ def _across(images: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -
     Upwind tangents, towards the higher neighbour (Henkelman and Jonsson 2000): with centred ones a steep path breaks
     into zigzags.
     """
-    pieces, climb = images[..., 1:] - images[..., :-1], value[:, 1:] - value[:, :-1]
+    pieces, climb = images.diff(dim=2), value.diff(dim=1)
     rise, fall, size = climb[:, 1:], -climb[:, :-1], climb.abs()
     larger, smaller = torch.maximum(size[:, 1:], size[:, :-1]), torch.minimum(size[:, 1:], size[:, :-1])
     forward_higher = value[:, 2:] > value[:, :-2]
@@ -163,7 +163,7 @@ def _string_step(energy: Energy, state: State, options: StringOptions) -> State:
     path, value, across = state["path"], state["energy"], state["across"]
     images, gradient = path.unbind()
     tiny = torch.finfo(images.dtype).tiny
-    spacing = _square(images[..., 1:] - images[..., :-1]).sqrt().mean(1, keepdim=True)
+    spacing = _square(images.diff(dim=2)).sqrt().mean(1, keepdim=True)
     # What damps an image: the curvature across the path, and along a steep path the pull of its uphill neighbour, whose
     # direction it takes (gradient / spacing). They add up: a step of more than twice 1 / sum makes kinks grow.
     rate = state["curvature"][:, None] + _square(gradient[..., 1:-1]).sqrt() / spacing
