@@ -8,6 +8,7 @@ nowhere else.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
@@ -81,7 +82,7 @@ def iterate(
     -------
     dict with the requested entries, `status` and `iterations`, rows in their original order.
     """
-    axis = dict.fromkeys(state, 0) | dict(axes or {})
+    axis = defaultdict(int, axes or {})
     names = {*outputs, "status"}
     final = {name: state[name].clone() for name in names}
     n = len(state["status"])
