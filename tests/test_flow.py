@@ -156,3 +156,31 @@ def test_bad_options_and_shapes() -> None:
     with pytest.raises(UsageError, match="shape"):
         assign_basins(energy, np.zeros((4, 3)), basins)
     assert assign_basins(energy, np.zeros((0, 2)), basins).shape == (0,)
+
+
+def four_wells(x: torch.Tensor) -> torch.Tensor:
+    """Minima at (+-1, +-.2): stiff and near each other in y, soft and far apart in x, and somewhat askew."""
+    along, across = x[:, 0] + 0.1 * x[:, 1], x[:, 1]
+    return (along.square() - 1).square() / 4 + 100 * (across.square() - 0.04).square()
+
+
+def test_ellipsoids_of_capture_reach_far_along_soft_modes_and_hold_one_basin_only() -> None:
+    """The minimum of every point inside is known in closed form: its signs of x + y / 10 and y. Of regions six times
+    as large many points are elsewhere."""
+    energy = Energy(four_wells, 2)
+    y = np.array([-0.2, -0.2, 0.2, 0.2])
+    minima = np.column_stack([np.array([-1.0, 1.0, -1.0, 1.0]) - 0.1 * y, y])
+    basins = make_basins(energy, minima, torch.Generator().manual_seed(0))
+    assert basins.root is not None and basins.extent is not None
+    hessian = torch.as_tensor(energy.hessian(minima))
+    torch.testing.assert_close(basins.root.mT @ basins.root, hessian)
+    longest = basins.extent / torch.linalg.eigvalsh(hessian)[:, 0].sqrt()
+    assert (longest > 1.5 * basins.radius).all(), (longest, basins.radius)
+
+    points = np.random.default_rng(3).uniform((-2, -0.6), (2, 0.6), (20_000, 2))
+    truth = (points @ [1, 0.1] > 0) + 2 * (points[:, 1] > 0)
+    found = basins.nearest(torch.as_tensor(points))[0].numpy()
+    assert (found >= 0).mean() > 0.05 and (found == truth)[found >= 0].all()
+    larger = Basins(basins.x, basins.radius, basins.scale, None, basins.root, 6 * basins.extent)
+    found = larger.nearest(torch.as_tensor(points))[0].numpy()
+    assert (found != truth)[found >= 0].mean() > 0.01

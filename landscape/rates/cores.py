@@ -23,9 +23,10 @@ import torch
 from scipy.stats import chi2
 
 from landscape.dynamics import Dynamics
-from landscape.energy import Energy
+from landscape.energy import Energy, Periodic
 from landscape.errors import UsageError
-from landscape.search.flow import Basins, assign_basins, make_basins
+from landscape.search.basins import Basins, make_basins
+from landscape.search.flow import assign_basins
 
 SMALLEST_SHARE = float(chi2.cdf(1.0, 3))
 NO_FLIGHT = 2.0  # collision rates over frequencies from which on every mode of a well is overdamped
@@ -42,27 +43,34 @@ class Cores:
 
     center (n, d). form (n, d, d), positive definite. momentum_form (d,), None if momenta do not matter.
     shrink (n,) : the factor by which the semi-axes in x were reduced, 1 where nothing was in the way.
+    symmetry : periods of x; each core is then one with all of its copies.
     """
 
     center: np.ndarray
     form: np.ndarray
     momentum_form: np.ndarray | None
     shrink: np.ndarray
+    symmetry: Periodic | None = None
 
     def __len__(self) -> int:
         return len(self.center)
 
     def labels(self, x: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
         """The core that holds each point x (m, d), with momentum p (m, d) if given: (m,) integers, -1 for none."""
-        difference = np.asarray(x, dtype=float)[:, None] - self.center
+        difference = self.offset(np.asarray(x, dtype=float)[:, None], self.center)
         level = np.einsum("nij,mni,mnj->mn", self.form, difference, difference)
         if p is not None and self.momentum_form is not None:
             level += (np.square(p) @ self.momentum_form)[:, None]
         return np.where(level.min(axis=1) < 1, level.argmin(axis=1), -1)
 
+    def offset(self, x: np.ndarray, center: np.ndarray) -> np.ndarray:
+        """x - center (..., d), to the nearest copy of the centre."""
+        return x - center if self.symmetry is None else self.symmetry.shortest(x - center)
+
     def crossing(self, outside: np.ndarray, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
         """The part (m,) of the way from points outside to points inside core `label` (m,) at which its surface lies."""
-        step, start, form = inside - outside, outside - self.center[label], self.form[label]
+        form, start = self.form[label], self.offset(outside, self.center[label])
+        step = self.offset(inside, outside)
         a = np.einsum("mi,mij,mj->m", step, form, step)
         half_b = np.einsum("mi,mij,mj->m", step, form, start)
         c = np.einsum("mi,mij,mj->m", start, form, start) - 1
@@ -122,11 +130,12 @@ def make_cores(
         raise UsageError(f"the level of a core is above 0, not {level!r}")
     form = np.einsum("nik,nk,njk->nij", vectors, dynamics.beta * values / level, vectors)
     axes = np.sqrt(level / (dynamics.beta * values))
-    shrink = np.minimum(1.0, GAP * touching_scale(x, form, axes[:, 0]))
+    periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
+    shrink = np.minimum(1.0, GAP * touching_scale(x, form, axes[:, 0], periodic))
     basins = make_basins(energy, x, generator) if basins is None else basins
     shrink = _into_basin(energy, basins, x, vectors * axes[:, None], shrink, generator)
     momentum_form = None if mass is None else dynamics.beta / (level * mass)
-    return Cores(x, form / shrink[:, None, None] ** 2, momentum_form, shrink)
+    return Cores(x, form / shrink[:, None, None] ** 2, momentum_form, shrink, periodic)
 
 
 def _flying_mass(dynamics: Dynamics, hessian: np.ndarray) -> np.ndarray | None:
@@ -140,15 +149,22 @@ def _flying_mass(dynamics: Dynamics, hessian: np.ndarray) -> np.ndarray | None:
     return None if collisions.min() > NO_FLIGHT * frequency else mass
 
 
-def touching_scale(center: np.ndarray, form: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def touching_scale(
+    center: np.ndarray, form: np.ndarray, reach: np.ndarray, symmetry: Periodic | None = None
+) -> np.ndarray:
     """For each ellipsoid the smallest common scaling at which it touches another one: (n,), infinite where it is alone.
 
     scale^2 = max over s in (0, 1) of s (1 - s) r' ((1 - s) A_i^-1 + s A_j^-1)^-1 r, r = x_j - x_i, concave in s.
-    reach (n,) : largest semi-axes; pairs farther apart than twice their sum are left out.
+    reach (n,) : largest semi-axes; pairs farther apart than twice their sum are left out. symmetry : periods; the
+    nearest copies touch, an ellipsoid's own among them.
     """
     result = np.full(len(center), np.inf)
     first, second = np.triu_indices(len(center), 1)
     r = center[second] - center[first]
+    if symmetry is not None:
+        extent = np.sqrt(np.diagonal(np.linalg.inv(form), axis1=1, axis2=2))
+        result = (0.5 * symmetry.lengths / extent).min(1)
+        r = symmetry.shortest(r)
     near = np.linalg.norm(r, axis=1) < 2 * (reach[first] + reach[second])
     first, second, r = first[near], second[near], r[near]
     if not len(first):

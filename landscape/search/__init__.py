@@ -1,9 +1,10 @@
 """Search: minima, saddles of every index, what they connect, paths between them, and basins."""
 
+from landscape.search.basins import Basins, make_basins
 from landscape.search.connect import SaddleResult, find_saddles
 from landscape.search.driver import Status
 from landscape.search.explore import SaddleSearch
-from landscape.search.flow import Basins, FlowOptions, assign_basins, make_basins
+from landscape.search.flow import FlowOptions, assign_basins
 from landscape.search.lbfgs import LBFGS
 from landscape.search.minima import MinimaResult, MinimaSearch, Region, find_minima
 from landscape.search.mountain_pass import MountainPasses, MountainPassOptions, mountain_pass

@@ -12,9 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.energy.symmetry import distances, nearest_copies
+from landscape.search.basins import LARGE_DIRECTIONS
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
-from landscape.search.flow import LARGE_DIRECTIONS
 from landscape.search.minima import MinimaResult, Progress, find_minima
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order

@@ -10,8 +10,9 @@ import torch
 from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
+from landscape.search.basins import Basins, length_scale, make_basins
 from landscape.search.driver import Status
-from landscape.search.flow import AFTER_FLOW, Basins, FlowOptions, gradient_flow, length_scale, make_basins
+from landscape.search.flow import AFTER_FLOW, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors

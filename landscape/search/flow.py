@@ -1,25 +1,21 @@
-"""Gradient flow dx/dt = -grad E, and the basins it defines."""
+"""Gradient flow dx/dt = -grad E, and the basin that each point belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 
-from landscape.energy import Energy, ParticleSymmetry, Periodic
-from landscape.energy.symmetry import distances
+from landscape.energy import Energy, ParticleSymmetry
 from landscape.errors import UsageError
+from landscape.search.basins import Basins
 from landscape.search.driver import State, Status, iterate
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.stiff_flow import stiff_step
 from landscape.tasks import task
 
-BALL_DIRECTIONS = 64  # random directions (and at least 8 d) that test a ball of capture
-LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
-BALL_RADII, BALL_RATIO = 8, 0.65
 # length scale of the descent that ends a flow, in units of the local one: it must not leave the basin
 AFTER_FLOW = 0.05
 ASSIGN_CHUNK = 65536  # points that flow together
@@ -46,125 +42,6 @@ class FlowOptions:
     def __post_init__(self) -> None:
         if not self.tolerance > 0 or self.max_iterations < 1:
             raise UsageError(f"a flow needs tolerance > 0 and max_iterations >= 1, not {self}")
-
-
-@dataclass(frozen=True)
-class Basins:
-    """The minima and, around each, a ball that the gradient flow never leaves.
-
-    x (n, d) : minima. radius (n,) : inside |y - x_i| < radius_i every tested point has (y - x_i) . grad E > 0,
-    so the distance to x_i falls along the flow. scale : the length scale of the landscape.
-    """
-
-    x: torch.Tensor
-    radius: torch.Tensor
-    scale: float
-    symmetry: Periodic | None = None
-
-    @property
-    def center(self) -> torch.Tensor:
-        """The mean of the minima, (d,)."""
-        return self.x.mean(0)
-
-    @cached_property
-    def reach(self) -> torch.Tensor:
-        """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
-        return _separation(self.x, self.scale, self.symmetry).clamp_max(2 * self.scale) / 2
-
-    def distances(self, points: torch.Tensor) -> torch.Tensor:
-        """From points (m, d) to each minimum, (m, n)."""
-        return distances(self.symmetry, points, self.x)
-
-    def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Label of the ball that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
-
-        That scale is half the distance between the nearest minimum and its neighbour, or the distance to the nearest
-        minimum if that is larger; wells that are close together in a wide landscape need shorter steps.
-        """
-        distance = self.distances(points)
-        inside = distance < self.radius
-        number = torch.where(inside.any(1), inside.to(torch.int8).argmax(1), -1)
-        closest, which = distance.min(1)
-        return number, torch.maximum(closest, self.reach[which]).clamp_max(self.scale)
-
-
-def _separation(x: torch.Tensor, scale: float, symmetry: Periodic | None = None) -> torch.Tensor:
-    """Distance from each point (n, d) to the nearest other one, (n,); twice the scale for a single point.
-
-    No more than the shortest period, where there is one: a point's own copy is no nearer.
-    """
-    if len(x) == 1:
-        apart = x.new_full((1,), 2 * scale)
-    elif symmetry is None:
-        apart = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
-    else:
-        apart = distances(symmetry, x, x).fill_diagonal_(torch.inf).amin(1)
-    return apart if symmetry is None else apart.clamp_max(float(symmetry.lengths.min()))
-
-
-def length_scale(x: np.ndarray, fallback: float = 1.0, radial: bool = False) -> float:
-    """Half the largest extent of a set of points along a coordinate, or `fallback` for a single one.
-
-    radial : the largest distance from their mean instead, which in many dimensions is far more than any coordinate's.
-    """
-    extent = 0.5 * float(np.ptp(x, axis=0).max()) if len(x) else 0.0
-    if radial and len(x):
-        extent = float(np.linalg.norm(x - x.mean(0), axis=1).max())
-    return extent if extent > 0 else fallback
-
-
-def make_basins(
-    energy: Energy,
-    minima: np.ndarray,
-    generator: torch.Generator,
-    scale: float | None = None,
-    known: Basins | None = None,
-) -> Basins:
-    """Find for each minimum (n, d) the largest tested ball of capture; the radius used is half of it.
-
-    The balls only save time: a flow that meets none of them is followed to its end. They are found by sampling
-    (64 or 8 d directions at 8 radii), from small radii up to half the distance to the nearest other minimum. `known` :
-    balls of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is
-    too large for Hessians 256 directions are tested, those towards the nearest other minima among them.
-    """
-    x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
-    n, d = x.shape
-    scale = length_scale(minima, radial=energy.matrix_free) if scale is None else scale
-    periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
-    separation = _separation(x, scale, periodic)
-    tested = torch.zeros_like(separation)
-    n_known = 0 if known is None else len(known.radius)
-    if known is not None:
-        tested[:n_known] = 2 * known.radius
-    m = LARGE_DIRECTIONS if energy.matrix_free else max(BALL_DIRECTIONS, 8 * d)
-    telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
-    growing = torch.arange(n_known, n, device=x.device)
-    for k in range(BALL_RADII - 1, -1, -1):
-        if not len(growing):
-            break
-        unit = torch.randn(len(growing), m, d, generator=generator, dtype=torch.float64).to(x)
-        unit = unit / unit.norm(dim=-1, keepdim=True)
-        unit[:, : telling.shape[1]] = telling[growing]
-        radius = 0.5 * separation[growing] * BALL_RATIO**k
-        points = x[growing, None] + unit * radius[:, None, None]
-        gradient = energy.gradient(points.reshape(-1, d)).reshape(-1, m, d)
-        passed = ((gradient * unit).sum(-1) > 0).all(1)
-        growing, radius = growing[passed], radius[passed]
-        tested[growing] = radius
-    return Basins(x, 0.5 * torch.minimum(tested, 0.5 * separation), scale, periodic)
-
-
-def _towards_others(x: torch.Tensor, most: int) -> torch.Tensor:
-    """Unit vectors from each point (n, d) to its nearest others, (n, k, d) with k = min(most, n - 1).
-
-    Few random directions in many dimensions have a part along the one in which a basin ends; these have.
-    """
-    k = min(most, len(x) - 1)
-    if k < 1:
-        return x.new_zeros(len(x), 0, x.shape[1])
-    nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-    away = x[nearest] - x[:, None]
-    return away / away.norm(dim=-1, keepdim=True)
 
 
 @task(rows={"x": 2}, doubles=lambda x: 48.0 * x.shape[1], calls=lambda x: 3)

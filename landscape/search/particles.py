@@ -14,8 +14,9 @@ import torch
 
 from landscape.energy import Energy, ParticleSymmetry
 from landscape.errors import EnergyError, UsageError
+from landscape.search.basins import Basins
 from landscape.search.driver import State, Status
-from landscape.search.flow import Basins, FlowOptions, gradient_flow
+from landscape.search.flow import FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult, MinimaSearch, Progress
 from landscape.search.starts import Points, draw_finite

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from landscape.energy import Energy
+from landscape.search.basins import Basins
 from landscape.search.driver import State
-from landscape.search.flow import Basins, FlowOptions, gradient_flow
+from landscape.search.flow import FlowOptions, gradient_flow
 from landscape.tasks import task
 
 TRACE = 64  # points kept of a flow

@@ -1,0 +1,204 @@
+"""Basins: the minima of a landscape, and regions around them that the gradient flow never leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy, Periodic
+from landscape.energy.symmetry import distances
+
+DIRECTIONS = 64  # random directions (and at least 8 d) that test a region of capture
+LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
+RADII = 0.65 ** np.arange(7, -1, -1)  # sizes of balls that are tested, in units of the largest
+EXTENTS = 0.5 ** np.arange(9, -1, -1)  # of ellipsoids: a bent valley may leave them small
+BLOCK = 2**22  # numbers in the matrices that are gathered together
+
+
+@dataclass(frozen=True)
+class Basins:
+    """The minima and, around each, a ball and an ellipsoid that the gradient flow never leaves.
+
+    x (n, d) : minima. radius (n,) : inside |y - x_i| < radius_i every tested point has (y - x_i) . grad E > 0,
+    so the distance to x_i falls along the flow. scale : the length scale of the landscape. root (n, d, d) : U_i with
+    U_i' U_i the Hessian at x_i, and extent (n,) : inside |U_i (y - x_i)| < extent_i that norm falls along the flow,
+    likewise; along soft modes, where flows are slowest, this reaches much farther than the ball. None without Hessians.
+    """
+
+    x: torch.Tensor
+    radius: torch.Tensor
+    scale: float
+    symmetry: Periodic | None = None
+    root: torch.Tensor | None = None
+    extent: torch.Tensor | None = None
+
+    @property
+    def center(self) -> torch.Tensor:
+        """The mean of the minima, (d,)."""
+        return self.x.mean(0)
+
+    @cached_property
+    def reach(self) -> torch.Tensor:
+        """Half the distance from each minimum to the nearest other one, (n,); the scale for a single one."""
+        return _separation(self.x, self.scale, self.symmetry).clamp_max(2 * self.scale) / 2
+
+    def distances(self, points: torch.Tensor) -> torch.Tensor:
+        """From points (m, d) to each minimum, (m, n)."""
+        return distances(self.symmetry, points, self.x)
+
+    def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Label of the region that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
+
+        That scale is half the distance between the nearest minimum and its neighbour, or the distance to the nearest
+        minimum if that is larger; wells that are close together in a wide landscape need shorter steps.
+        """
+        distance = self.distances(points)
+        inside = distance < self.radius
+        number = torch.where(inside.any(1), inside.to(torch.int8).argmax(1), -1)
+        closest, which = distance.min(1)
+        if self.root is not None and self.extent is not None:
+            outside = torch.nonzero(number < 0)[:, 0]
+            for rows in outside.split(max(1, BLOCK // self.root[0].numel())):
+                at = which[rows]
+                away = points[rows] - self.x[at]
+                if self.symmetry is not None:
+                    away = self.symmetry.difference(points[rows], self.x[at])
+                size = torch.bmm(self.root[at], away[:, :, None])[:, :, 0].norm(dim=1)
+                number[rows] = torch.where(size < self.extent[at], at, -1)
+        return number, torch.maximum(closest, self.reach[which]).clamp_max(self.scale)
+
+
+def _separation(x: torch.Tensor, scale: float, symmetry: Periodic | None = None) -> torch.Tensor:
+    """Distance from each point (n, d) to the nearest other one, (n,); twice the scale for a single point.
+
+    No more than the shortest period, where there is one: a point's own copy is no nearer.
+    """
+    if len(x) == 1:
+        apart = x.new_full((1,), 2 * scale)
+    elif symmetry is None:
+        apart = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1)
+    else:
+        apart = distances(symmetry, x, x).fill_diagonal_(torch.inf).amin(1)
+    return apart if symmetry is None else apart.clamp_max(float(symmetry.lengths.min()))
+
+
+def length_scale(x: np.ndarray, fallback: float = 1.0, radial: bool = False) -> float:
+    """Half the largest extent of a set of points along a coordinate, or `fallback` for a single one.
+
+    radial : the largest distance from their mean instead, which in many dimensions is far more than any coordinate's.
+    """
+    extent = 0.5 * float(np.ptp(x, axis=0).max()) if len(x) else 0.0
+    if radial and len(x):
+        extent = float(np.linalg.norm(x - x.mean(0), axis=1).max())
+    return extent if extent > 0 else fallback
+
+
+def make_basins(
+    energy: Energy,
+    minima: np.ndarray,
+    generator: torch.Generator,
+    scale: float | None = None,
+    known: Basins | None = None,
+) -> Basins:
+    """Find for each minimum (n, d) the largest tested ball and ellipsoid of capture; half of them is used.
+
+    They only save time: a flow that meets none of them is followed to its end. They are found by sampling (64 or 8 d
+    directions at some sizes), from small ones up to half the distance to the nearest other minimum. `known` : regions
+    of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is too
+    large for Hessians there are balls only, and 256 directions are tested, those towards the nearest other minima
+    among them.
+    """
+    x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
+    n, d = x.shape
+    scale = length_scale(minima, radial=energy.matrix_free) if scale is None else scale
+    periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
+    n_known = 0 if known is None else len(known.radius)
+    m = LARGE_DIRECTIONS if energy.matrix_free else max(DIRECTIONS, 8 * d)
+
+    half = 0.5 * _separation(x, scale, periodic)
+    telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
+    identity = torch.eye(d, dtype=x.dtype, device=x.device).expand(n - n_known, d, d)
+    tested = _tested(energy, x[n_known:], identity, half[n_known:], telling[n_known:], m, RADII, generator)
+    if known is not None:
+        tested = torch.cat([2 * known.radius, tested])
+    radius = 0.5 * torch.minimum(tested, half)
+    if energy.matrix_free:
+        return Basins(x, radius, scale, periodic)
+
+    fresh = torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
+    lower, failed = torch.linalg.cholesky_ex(fresh)
+    root = torch.where((failed == 0)[:, None, None], lower.mT, identity)
+    if known is not None and known.root is not None:
+        root = torch.cat([known.root, root])
+    apart = _apart(x, root, half, periodic)
+    tested = _tested(
+        energy, x[n_known:], root[n_known:], 0.5 * apart[n_known:], telling[n_known:], m, EXTENTS, generator
+    )
+    tested = torch.where(failed == 0, tested, 0.0)
+    if known is not None and known.extent is not None:
+        tested = torch.cat([2 * known.extent, tested])
+    return Basins(x, radius, scale, periodic, root, 0.5 * torch.minimum(tested, 0.5 * apart))
+
+
+def _tested(
+    energy: Energy,
+    x: torch.Tensor,
+    root: torch.Tensor,
+    largest: torch.Tensor,
+    telling: torch.Tensor,
+    m: int,
+    sizes: np.ndarray,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The largest r <= largest (n,) such that |U (y - x)| falls along the flow at every tested y with |U (y - x)| <= r.
+
+    root (n, d, d) : U. telling (n, k, d) : unit vectors that take the place of k of the m random ones.
+    """
+    n, d = x.shape
+    tested, growing = torch.zeros_like(largest), torch.arange(n, device=x.device)
+    for part in sizes:
+        if not len(growing):
+            break
+        unit = torch.randn(len(growing), m, d, generator=generator, dtype=torch.float64).to(x)
+        unit = unit / unit.norm(dim=-1, keepdim=True)
+        unit[:, : telling.shape[1]] = telling[growing]
+        size = largest[growing] * float(part)
+        scaled = unit * size[:, None, None]  # U (y - x)
+        away = torch.linalg.solve_triangular(root[growing], scaled.mT, upper=True).mT
+        gradient = energy.gradient((x[growing, None] + away).reshape(-1, d)).reshape(-1, m, d)
+        # d/dt |U (y - x)|^2 / 2 = -(U (y - x)) . U grad E
+        passed = ((gradient @ root[growing].mT * scaled).sum(-1) > 0).all(1)
+        growing, size = growing[passed], size[passed]
+        tested[growing] = size
+    return tested
+
+
+def _apart(x: torch.Tensor, root: torch.Tensor, half: torch.Tensor, symmetry: Periodic | None) -> torch.Tensor:
+    """Least |U_i (x_j - x_i)| over the other minima, (n,); for a single one as far as its ball may reach at most."""
+    n, d = x.shape
+    least = torch.linalg.svdvals(root).amin(1) * 2 * half  # of all points at the distance of the nearest minimum
+    if n == 1 or symmetry is not None:
+        return least
+    found = []
+    for rows in torch.arange(n, device=x.device).split(max(1, BLOCK // (n * d))):
+        away = x[None] - x[rows, None]
+        size = (away @ root[rows].mT).norm(dim=-1)
+        size[torch.arange(len(rows), device=x.device), rows] = torch.inf
+        found.append(size.amin(1))
+    return torch.cat(found)
+
+
+def _towards_others(x: torch.Tensor, most: int) -> torch.Tensor:
+    """Unit vectors from each point (n, d) to its nearest others, (n, k, d) with k = min(most, n - 1).
+
+    Few random directions in many dimensions have a part along the one in which a basin ends; these have.
+    """
+    k = min(most, len(x) - 1)
+    if k < 1:
+        return x.new_zeros(len(x), 0, x.shape[1])
+    nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(k, largest=False).indices
+    away = x[nearest] - x[:, None]
+    return away / away.norm(dim=-1, keepdim=True)
