@@ -20,7 +20,7 @@ from landscape.checks.verdicts import (
 )
 from landscape.checks.wells import anharmonicity
 from landscape.dynamics import Dynamics
-from landscape.energy import Energy
+from landscape.energy import Energy, Periodic
 from landscape.errors import LandscapeError
 from landscape.network import TransitionNetwork
 from landscape.rates import LangerRates
@@ -107,7 +107,7 @@ def find_causes(
     deviation = anharmonicity(energy, minima, hessians, dynamics.beta, torch.Generator().manual_seed(0))
     flat = flat_saddles(
         dynamics.beta, minima, subject.eigenvalues, network.energies, subject.saddles, subject.saddle_eigenvalues,
-        network.saddle_energies, network.joins,
+        network.saddle_energies, network.joins, energy.symmetry,
     )  # fmt: skip
     rows = {int(row) for pair in pairs[wanted] for row in subject.ways(*pair)[0]}
     log_rates, log_string, reasons = _corrected(energy, dynamics, subject, sorted(rows), left)
@@ -138,11 +138,30 @@ def _corrected(
             break
         paths = subject.path_images[subject.path_saddle == row]
         try:
+            minima, saddle = _around(energy, subject, row)
             found = corrected_rates(
-                energy, dynamics, subject.minima, subject.saddles[[row]], subject.network.joins[[row]], paths,
+                energy, dynamics, minima, saddle[None], subject.network.joins[[row]], paths,
                 np.zeros(len(paths), dtype=int),
             )  # fmt: skip
         except LandscapeError:  # a verdict does not need them
             continue
-        log_rates[row], log_string[row], reasons[row] = found.log_rates[0], found.log_string[0], found.reasons[0]
+        log_rates[row], reasons[row] = found.log_rates[0], found.reasons[0]
+        if not isinstance(energy.symmetry, Periodic):  # where its tails would go round and round
+            log_string[row] = found.log_string[0]
     return log_rates, log_string, reasons
+
+
+def _around(energy: Energy, subject: Subject, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """The minima (n, d) and saddle `row` (d,); in a periodic energy the copies of all three through which its path
+    leads, or where it has none those nearest to the saddle."""
+    minima, saddle, symmetry = subject.minima, subject.saddles[row], energy.symmetry
+    if not isinstance(symmetry, Periodic):
+        return minima, saddle
+    ends, paths = subject.network.joins[row], subject.path_images[subject.path_saddle == row]
+    if not len(paths):
+        minima[ends] = symmetry.nearest(minima[ends], np.stack([saddle, saddle]))
+        return minima, saddle
+    away = symmetry.shortest(paths[0] - saddle)
+    top = int(np.linalg.norm(away, axis=1).argmin())
+    minima[ends] = paths[0][[0, -1]]
+    return minima, paths[0][top] - away[top]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from landscape.dynamics import Dynamics
+from landscape.energy import Periodic
+from landscape.energy.group import Symmetry
 
 SOFTER = 0.25  # a flat saddle is softer across the path than a quarter of the softest direction of its wells,
 QUARTIC = 0.05  # and its quartic term then matters this much
@@ -21,6 +23,7 @@ def flat_saddles(
     saddle_eigenvalues: np.ndarray,
     saddle_energies: np.ndarray,
     joins: np.ndarray,
+    symmetry: Symmetry | None = None,
 ) -> np.ndarray:
     """(m,) bool: the harmonic saddle of the formula is in doubt. minima (n, d), saddles (m, d), joins (m, 2).
 
@@ -28,6 +31,7 @@ def flat_saddles(
     the next term of the expansion, 3 C / (beta lambda^2), is above .05, with C = |lambda_-| / 4 L^2 as in a quartic
     double well of the same top and half width L. Along it: the barrier is over four times |lambda_-| L^2 / 4, that of
     this double well, so that the top is flatter than the sides tell. Saddles with an unknown end are not flagged.
+    Distances are those of nearest copies where the energy is periodic.
     """
     found = np.zeros(len(joins), dtype=bool)
     for row, (i, j) in enumerate(np.asarray(joins)):
@@ -35,7 +39,8 @@ def flat_saddles(
             continue
         values = np.sort(saddle_eigenvalues[row])
         top, across = abs(values[0]), values[1:]
-        width = np.linalg.norm(minima[[i, j]] - saddles[row], axis=1)
+        away = minima[[i, j]] - saddles[row]
+        width = np.linalg.norm(symmetry.shortest(away) if isinstance(symmetry, Periodic) else away, axis=1)
         barrier = saddle_energies[row] - energies[[i, j]]
         found[row] = bool((barrier > POINTED * top * width**2 / 4).all())
         if len(across):

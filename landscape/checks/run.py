@@ -105,8 +105,8 @@ class _Run:
         i, j = self.pairs.T
         expected = self._sampled_time(cores) * np.exp(np.minimum(self.subject.network.log_rate_matrix[i, j], 50.0))
         hopeless = expected < HANDFUL
-        bounds = hopeless.any() and isinstance(self.dynamics, Overdamped) and self.dynamics.reversible
-        if not bounds:
+        bounds = isinstance(self.dynamics, Overdamped) and self.dynamics.reversible and self.energy.symmetry is None
+        if not (bounds and hopeless.any()):
             return self.simulation(cores)
         none = nothing_simulated(len(cores))
         found = none if hopeless.all() else self.simulation(cores, SIMULATED_SHARE)
@@ -193,8 +193,8 @@ def run_checks(
 
     Neighbours are states that share a saddle. The reference is the grid (overdamped, d <= 3), the Klein-Kramers
     operator (underdamped, d = 1) or simulation, with bounds for what is too rare to be simulated (overdamped and
-    reversible); a grid or operator that fails gives way to simulation. A reference that cannot be had is no error: its
-    rows are "not checked", and say why.
+    reversible, not periodic); a grid or operator that fails gives way to simulation. A reference that cannot be had is
+    no error: its rows are "not checked", and say why.
     """
     options, report = options or CheckOptions(), progress or (lambda text: None)
     generator = torch.Generator().manual_seed(options.seed)

@@ -99,6 +99,22 @@ class Periodic(Symmetry):
         gap = a - b
         return torch.where(lengths.isfinite(), gap - lengths.nan_to_num(posinf=1.0) * (gap / lengths).round(), gap)
 
+    def cell(self, points: Array) -> Array:
+        """One period (d, 2) that ends in the middle of the largest gap between points (n, d); infinite where there is
+        none."""
+        low, x = np.full(len(self.periods), -np.inf), self.canonical(points)
+        for k in np.flatnonzero(self.mask):
+            places = np.sort(x[:, k])
+            gaps = np.diff(np.append(places, places[0] + self.lengths[k]))
+            at = int(gaps.argmax())
+            low[k] = places[at] + 0.5 * gaps[at] - self.lengths[k]
+        return np.stack([low, np.where(self.mask, low + np.where(self.mask, self.lengths, 0.0), np.inf)], axis=1)
+
+    def shortest(self, gap: Array) -> Array:
+        """Differences of points (..., d) as those of nearest copies."""
+        lengths = np.where(self.mask, self.lengths, 1.0)
+        return np.asarray(gap - self.mask * lengths * np.round(gap / lengths))
+
     def separation(self, points: Array, x: Array, within: float) -> Array:
         distance = self.difference(torch.as_tensor(points), torch.as_tensor(x)).norm(dim=-1).numpy()
         return np.where(distance <= within, distance, np.inf)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def plot_committor(
     cores = _cores(analysis, energy)
     grid = grid_generator(energy, analysis.dynamics, cores=cores, cells=cells)
     pair = list(chosen)
-    ends = Cores(cores.center[pair], cores.form[pair], cores.momentum_form, cores.shrink[pair])
+    ends = replace(cores, center=cores.center[pair], form=cores.form[pair], shrink=cores.shrink[pair])
     q = committors(grid, ends)[:, 1]
     ax = new_axes(ax, layout="compressed")
     mesh, above, levels = _draw(ax, analysis, energy, grid, q, COMMITTOR_COLORS, (0.0, 1.0), 0.5, limit)

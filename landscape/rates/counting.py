@@ -103,7 +103,7 @@ class Detector:
         def tensor(values: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(np.array(values), dtype=energy.dtype, device=energy.device)
 
-        self.center, self.form = tensor(cores.center), tensor(cores.form)
+        self.center, self.form, self.symmetry = tensor(cores.center), tensor(cores.form), cores.symmetry
         self.factor = tensor(np.linalg.cholesky(cores.form))
         self.momentum = None if cores.momentum_form is None else tensor(cores.momentum_form)
         self.noise = noise
@@ -115,7 +115,10 @@ class Detector:
 
     def labels(self, x: torch.Tensor, p: torch.Tensor | None) -> torch.Tensor:
         """(n,) integers, -1 for none. Cores are disjoint, so the smallest level decides."""
-        scaled = torch.einsum("sji,nsj->nsi", self.factor, x[:, None] - self.center)
+        away = x[:, None] - self.center
+        if self.symmetry is not None:
+            away = self.symmetry.difference(x[:, None], self.center)
+        scaled = torch.einsum("sji,nsj->nsi", self.factor, away)
         level, label = scaled.square().sum(-1).min(1)
         if p is not None and self.momentum is not None:
             level = level + p.square() @ self.momentum
@@ -123,7 +126,7 @@ class Detector:
         if self.noise is not None:
             rows = torch.nonzero(~inside & (level < self.reach))[:, 0]
             if p is None or self.momentum is None:
-                normal = torch.einsum("nij,nj->ni", self.form[label[rows]], x[rows] - self.center[label[rows]])
+                normal = torch.einsum("nij,nj->ni", self.form[label[rows]], away[rows, label[rows]])
             else:
                 normal = p[rows] * self.momentum
             radius = level[rows].sqrt()

@@ -14,7 +14,8 @@ share in the plane of coordinates k, l it is a circulation of strength
 and Phi_ab, the sum of the circulations beside the face of a and b, adds Phi_ab / 2 pi_a to Q_ab and -Phi_ab / 2 pi_b to
 Q_ba. As what flows into a cell flows out of it, pi stays exactly stationary and rows still sum to 0. Where |Phi_ab| / 2
 exceeds the conductance pi_a Q_ab (steep walls on coarse grids), that is raised to it, so that no rate is negative. The
-boundary reflects. Cells far above every pass that matters are dropped, so a box need not fit tightly.
+boundary reflects, but in a coordinate in which the energy is periodic and the box as long as its period: there the last
+cell is a neighbour of the first. Cells far above every pass that matters are dropped, so a box need not fit tightly.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from landscape.dynamics import Dynamics, Overdamped
-from landscape.energy import Energy
+from landscape.energy import Energy, Periodic
 from landscape.errors import UnsupportedError, UsageError
 from landscape.rates.cores import Cores
+from landscape.rates.pieces import main_piece, pass_level, pieces
 
 CELLS = {1: 2000, 2: 240, 3: 56}  # along each coordinate
 MARGIN = 20.0  # cells are dropped above the highest pass plus this, in units of 1/beta: 2e-9 of its flux
@@ -48,7 +50,7 @@ class GridGenerator:
     log_weight (m,) : log pi, normalised over the cells. bound : cells with beta (E - E_min) above it were dropped.
     edges (e, 2), axis (e,) : neighbouring cells a < b, and the coordinate along which they lie.
     step (e,) : beta (E_b - E_a). diffusion (d,) : D_k = 1 / (beta gamma_k). circulation (e,) : Phi_ab over
-    (pi_a pi_b)^(1/2), 1/time; None for reversible dynamics.
+    (pi_a pi_b)^(1/2), 1/time; None for reversible dynamics. wraps (d,) : coordinates whose ends meet; () for none.
     """
 
     box: np.ndarray
@@ -61,6 +63,7 @@ class GridGenerator:
     step: np.ndarray
     diffusion: np.ndarray
     circulation: np.ndarray | None = None
+    wraps: tuple[bool, ...] = ()
 
     @property
     def reversible(self) -> bool:
@@ -131,7 +134,7 @@ class GridGenerator:
 
     def cell_of(self, points: np.ndarray) -> np.ndarray:
         """The kept cell whose centre is nearest to each point (n, d), among the cells around it: (n,)."""
-        index = np.floor((np.atleast_2d(points) - self.box[:, 0]) / self.spacing).astype(int)
+        index = self._wrapped(np.floor((np.atleast_2d(points) - self.box[:, 0]) / self.spacing).astype(int))
         table = self._table()
         if (index < 0).any() or (index >= self.shape).any() or (table[tuple(index.T)] < 0).any():
             raise UsageError("a point lies outside the cells of the grid: widen the box or raise the bound")
@@ -143,15 +146,20 @@ class GridGenerator:
         UsageError where one of the surrounding cells was dropped or does not exist.
         """
         where = (np.atleast_2d(points) - self.box[:, 0]) / self.spacing - 0.5
-        low = np.clip(np.floor(where).astype(int), 0, np.array(self.shape) - 2)
+        low = np.floor(where).astype(int)
+        low = np.where(np.array(self.wraps or False), low, np.clip(low, 0, np.array(self.shape) - 2))
         part, table, result = where - low, self._table(), np.zeros(len(where))
         for corner in itertools.product((0, 1), repeat=len(self.shape)):
             weight = np.prod(np.where(corner, part, 1 - part), axis=1)
-            cell = table[tuple((low + corner).T)]
+            cell = table[tuple(self._wrapped(low + corner).T)]
             if (cell[weight != 0] < 0).any() or (part < -0.5).any() or (part > 1.5).any():
                 raise UsageError("a point lies outside the cells of the grid: widen the box or raise the bound")
             result += np.where(weight != 0, weight * values[cell], 0)
         return result
+
+    def _wrapped(self, index: np.ndarray) -> np.ndarray:
+        """Multi-indices (..., d), inside the shape where the ends meet."""
+        return np.where(np.array(self.wraps or False), index % np.array(self.shape), index)
 
     def _table(self) -> np.ndarray:
         table = np.full(self.shape, -1)
@@ -206,19 +214,24 @@ def grid_generator(
         raise UsageError(
             f"a grid has 4 or more cells along each coordinate and at most {MAX_CELLS} in all, not {shape}"
         )
+    wraps = _wraps(energy, limits)
+    if any(wraps) and not dynamics.reversible:
+        raise UnsupportedError("a grid of a periodic energy is for reversible dynamics: use simulated passages")
     points = _centers(limits, shape)
     reduced = _reduced(energy, dynamics.beta, points).reshape(shape)
     if bound is None:
-        bound = _pass_level(reduced, _seeds(reduced, limits, cores)) + MARGIN
-    keep = _main_piece(reduced <= bound, reduced)
+        bound = pass_level(reduced, _seeds(reduced, limits, cores), wraps) + MARGIN
+    keep = main_piece(reduced <= bound, reduced, wraps)
     table = np.full(shape, -1)
     table[keep] = np.arange(keep.sum())
     energies = reduced[keep]
     log_weight = -energies - np.log(np.exp(-energies).sum())
     pairs, axes = [], []
     for k in range(d):
-        a = table[(slice(None),) * k + (slice(None, -1),)].ravel()
-        b = table[(slice(None),) * k + (slice(1, None),)].ravel()
+        far = np.roll(table, -1, axis=k)
+        if not wraps[k]:
+            far[(slice(None),) * k + (-1,)] = -1
+        a, b = table.ravel(), far.ravel()
         both = (a >= 0) & (b >= 0)
         pairs.append(np.stack([a[both], b[both]], axis=1))
         axes.append(np.full(both.sum(), k))
@@ -229,7 +242,7 @@ def grid_generator(
     current = None if rotation is None else _circulation(table, log_weight, rotation / dynamics.beta, spacing)
     return GridGenerator(
         limits, shape, points[keep.ravel()], log_weight, float(bound), edges, np.concatenate(axes), step, diffusion,
-        current,
+        current, wraps,
     )  # fmt: skip
 
 
@@ -237,28 +250,34 @@ def find_box(energy: Energy, beta: float, cores: Cores, bound: float | None = No
     """A box (d, 2) outside of which beta (E - E_min) exceeds the bound, and that bound.
 
     Grown from the cores on a coarse grid until no cell at a face lies in the part below the bound that is connected
-    with them; the bound is 20 above the level that connects all cores, unless given. UsageError if the box still
-    grows after 60 steps: the energy does not confine.
+    with them; the bound is 20 above the level that connects all cores, unless given. In a periodic coordinate it is one
+    period, which ends in the middle of the largest gap between cores. UsageError if the box still grows after 60 steps:
+    the energy does not confine.
     """
     d = energy.dim
     reach = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(cores.form))[:, -1:])
     low, high = (cores.center - 2 * reach).min(axis=0), (cores.center + 2 * reach).max(axis=0)
+    wraps = np.zeros(d, dtype=bool)
+    if isinstance(energy.symmetry, Periodic):
+        wraps, whole = energy.symmetry.mask, energy.symmetry.cell(cores.center)
+        low, high = np.where(wraps, whole[:, 0], low), np.where(wraps, whole[:, 1], high)
     shape = (SURVEY[d],) * d
     for _ in range(MAX_GROWTH):
         limits = np.stack([low, high], axis=1)
         reduced = _reduced(energy, beta, _centers(limits, shape)).reshape(shape)
         seeds = _seeds(reduced, limits, cores)
-        level = _pass_level(reduced, seeds) + MARGIN if bound is None else bound
-        pieces, _ = ndimage.label(reduced <= level)
-        inside = np.isin(pieces, np.unique(pieces[tuple(seeds.T)])) & (pieces > 0)
+        level = pass_level(reduced, seeds, tuple(wraps)) + MARGIN if bound is None else bound
+        number = pieces(reduced <= level, tuple(wraps))
+        inside = np.isin(number, np.unique(number[tuple(seeds.T)])) & (number > 0)
         rows = [np.flatnonzero(inside.any(axis=tuple(set(range(d)) - {k}))) for k in range(d)]
         width = high - low
-        open_low = np.array([r[0] == 0 for r in rows])
-        open_high = np.array([r[-1] == s - 1 for r, s in zip(rows, shape, strict=True)])
+        open_low = np.array([r[0] == 0 for r in rows]) & ~wraps
+        open_high = np.array([r[-1] == s - 1 for r, s in zip(rows, shape, strict=True)]) & ~wraps
         if not (open_low | open_high).any():
             h = width / np.array(shape)
             first, last = np.array([r[0] for r in rows]), np.array([r[-1] for r in rows])
-            return np.stack([low + (first - 1) * h, low + (last + 2) * h], axis=1), float(level)
+            ends = np.where(wraps, low, low + (first - 1) * h), np.where(wraps, high, low + (last + 2) * h)
+            return np.stack(ends, axis=1), float(level)
         low, high = low - 0.25 * width * open_low, high + 0.25 * width * open_high
     raise UsageError(
         f"no box found: beta (E - E_min) stays below {level:.0f} out to {limits.tolist()}; the energy does not confine "
@@ -330,35 +349,17 @@ def _seeds(reduced: np.ndarray, limits: np.ndarray, cores: Cores | None) -> np.n
         lowest = ndimage.minimum_filter(reduced, size=3, mode="nearest") == reduced
         return np.argwhere(lowest & (reduced < 2 * MARGIN))
     shape = np.array(reduced.shape)
-    index = np.floor((cores.center - limits[:, 0]) / (limits[:, 1] - limits[:, 0]) * shape).astype(int)
+    center, middle = cores.center, limits.mean(axis=1)
+    if cores.symmetry is not None:
+        center = middle + cores.offset(center, middle)
+    index = np.floor((center - limits[:, 0]) / (limits[:, 1] - limits[:, 0]) * shape).astype(int)
     if (index < 0).any() or (index >= shape).any():
         raise UsageError("a core lies outside the box: widen the box or leave it out")
     return index
 
 
-def _pass_level(reduced: np.ndarray, seeds: np.ndarray) -> float:
-    """The lowest level at which all seeds lie in one piece of {reduced <= level}, to within .1."""
-    finite = reduced[np.isfinite(reduced)]
-    low, high = float(reduced[tuple(seeds.T)].max()), float(finite.max())
-    if not math.isfinite(low):
-        raise UsageError("the energy is not finite at a core")
-
-    def joined(level: float) -> bool:
-        pieces, _ = ndimage.label(reduced <= level)
-        return len(np.unique(pieces[tuple(seeds.T)])) == 1
-
-    if joined(low):
-        return low
-    if not joined(high):
-        raise UsageError("the cores are not connected by cells of finite energy: choose another box")
-    while high - low > 0.1:
-        middle = min(0.5 * (low + high), low + 20.0)  # the top of a box can be astronomically high
-        low, high = (low, middle) if joined(middle) else (middle, high)
-    return high
-
-
-def _main_piece(keep: np.ndarray, reduced: np.ndarray) -> np.ndarray:
-    pieces, n = ndimage.label(keep)
-    if n == 1:
-        return keep
-    return np.asarray(pieces == pieces[np.unravel_index(int(np.argmin(reduced)), reduced.shape)])
+def _wraps(energy: Energy, limits: np.ndarray) -> tuple[bool, ...]:
+    """Coordinates (d,) in which the box (d, 2) is as long as the energy's period."""
+    if not isinstance(energy.symmetry, Periodic):
+        return (False,) * energy.dim
+    return tuple(bool(fits) for fits in np.isclose(np.ptp(limits, axis=1), energy.symmetry.lengths, rtol=1e-9))

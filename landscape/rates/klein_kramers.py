@@ -128,7 +128,7 @@ def _extrapolate(coarse: np.ndarray, fine: np.ndarray, fewer: int, cells: int) -
 def klein_kramers_matrix(
     energy: Energy, dynamics: Underdamped, limits: np.ndarray, cells: int, hermite: int
 ) -> tuple[sparse.csc_array, np.ndarray]:
-    """The operator on (c_0, ..., c_{hermite-1}), and its null vector. c_n has N entries if n is even, N - 1 if odd.
+    """The operator on (c_0, ..., c_{hermite-1}), and its null vector. c_n has an entry a cell (even n) or face.
 
     Down the hierarchy: from centres to faces (v/h) w^(1/2) difference of c / pi^(1/2), with w the Scharfetter-Gummel
     mean of pi on the face, which makes pi^(1/2) an exact null vector; from faces to centres likewise.
@@ -140,12 +140,14 @@ def klein_kramers_matrix(
     # w / pi_a = B(u); (w / pi_a)^(1/2) and (w / pi_b)^(1/2), in the form that cannot overflow
     mean = np.sqrt(symmetric_bernoulli(grid.step))
     to_a, to_b = mean * np.exp(-0.5 * half), mean * np.exp(0.5 * half)
-    faces = sparse.diags_array([-to_a, to_b], offsets=[0, 1], shape=(n - 1, n)) * (velocity / h)
-    centers = sparse.diags_array([1 / to_a, -1 / to_b], offsets=[0, -1], shape=(n, n - 1)) * (velocity / h)
+    m, ends = len(half), grid.edges.T.ravel()  # as many faces as cells where the ends meet, else one less
+    places = (np.tile(np.arange(m), 2), ends)
+    faces = sparse.csr_array((np.concatenate([-to_a, to_b]) * (velocity / h), places), shape=(m, n))
+    centers = sparse.csr_array((np.concatenate([1 / to_a, -1 / to_b]) * (velocity / h), places[::-1]), shape=(n, m))
     collision = float(dynamics.collision_rate(1)[0])
     blocks: list[list[sparse.dia_array | None]] = [[None] * hermite for _ in range(hermite)]
     for level in range(hermite):
-        size = n if level % 2 == 0 else n - 1
+        size = n if level % 2 == 0 else m
         blocks[level][level] = sparse.diags_array(np.full(size, -level * collision))
         if level + 1 < hermite:
             down = np.sqrt(level + 1) * (faces if level % 2 == 0 else centers)

@@ -20,6 +20,7 @@ import numpy as np
 
 from landscape.checks import LOW_BARRIER, Checks, flat_saddles, is_long
 from landscape.dynamics import Dynamics
+from landscape.energy.symmetry import from_record
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
 from landscape.network.export import TRANSITION_COLUMNS, csv_bytes, export_network, replace_files
@@ -133,9 +134,10 @@ class Analysis:
     @cached_property
     def flat_saddles(self) -> Array:
         """(m,) bool: saddles whose harmonic formula is in doubt; see `landscape.checks.flags`."""
-        s, t = self.states, self.saddles
+        s, t, record = self.states, self.saddles, self.energy.get("symmetry")
         return flat_saddles(
-            self.dynamics.beta, s.x, self.spectra[0], s.energy, t.x, self.spectra[1], t.energy, t.joins
+            self.dynamics.beta, s.x, self.spectra[0], s.energy, t.x, self.spectra[1], t.energy, t.joins,
+            None if record is None else from_record(record, self.dim, "the analysis"),
         )  # fmt: skip
 
     @cached_property

@@ -21,21 +21,15 @@ def one_period(energy: Energy, minima: np.ndarray) -> tuple[Energy, np.ndarray]:
     symmetry = energy.symmetry
     if not isinstance(symmetry, Periodic):
         return energy, minima
-    x = symmetry.canonical(minima)
-    low = np.full(energy.dim, -np.inf)
-    for k in np.flatnonzero(symmetry.mask):
-        length = symmetry.lengths[k]
-        places = np.sort(x[:, k])
-        gaps = np.diff(np.append(places, places[0] + length))
-        at = int(gaps.argmax())
-        low[k] = places[at] + 0.5 * gaps[at] - length
-        x[:, k] = low[k] + np.mod(x[:, k] - low[k], length)
+    low, high = symmetry.cell(minima).T
+    x, mask = symmetry.canonical(minima), symmetry.mask
+    x[:, mask] = low[mask] + np.mod(x[:, mask] - low[mask], symmetry.lengths[mask])
     plain = getattr(energy, "plain", energy)
     cell = copy.copy(plain)  # counts with the whole
-    bounds = torch.as_tensor(np.stack([low, low + symmetry.lengths]), dtype=energy.dtype, device=energy.device)
+    bounds = torch.as_tensor(np.stack([low, high]), dtype=energy.dtype, device=energy.device)
 
     def inside(points: torch.Tensor) -> torch.Tensor:
-        within = ((points >= bounds[0]) & ((points < bounds[1]) | bounds[1].isnan())).all(1)
+        within = ((points >= bounds[0]) & (points < bounds[1])).all(1)
         return torch.where(within, plain.function(points).reshape(len(points)), torch.inf)
 
     cell.function = inside

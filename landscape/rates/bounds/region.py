@@ -94,6 +94,8 @@ def make_region(
         raise UnsupportedError("a bracket of a rate exists for overdamped dynamics; simulate passages instead")
     if getattr(dynamics, "rotation", None) is not None:
         raise UnsupportedError("a bracket of a rate needs reversible dynamics; leave the rotation out or simulate")
+    if cores.symmetry is not None:
+        raise UnsupportedError("a bracket of a rate is not supported where the energy is periodic; simulate passages")
     labels = source + target
     if not source or not target or len(set(labels)) != len(labels):
         raise UsageError(f"source and target are two disjoint, non-empty lists of cores, not {source} and {target}")
