@@ -25,7 +25,8 @@ from scipy.stats import chi2
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy, Periodic
 from landscape.errors import UsageError
-from landscape.search.flow import Basins, assign_basins, make_basins
+from landscape.search.basins import Basins, make_basins
+from landscape.search.flow import assign_basins
 
 SMALLEST_SHARE = float(chi2.cdf(1.0, 3))
 NO_FLIGHT = 2.0  # collision rates over frequencies from which on every mode of a well is overdamped
