@@ -99,7 +99,7 @@ def _committor(scene: Scene, figure: Figure) -> str:
     figure.set_layout_engine("compressed")
     drawn = plot_committor(scene.analysis, scene.energy, limit=scene.limit, ax=figure.add_subplot())
     first, second = drawn.states
-    values = ", ".join(f"state {k} {value:.2g}" for k, value in enumerate(_at_minima(scene, drawn)))
+    values = ", ".join(f"state {k} {value:.2g}" for k, value in enumerate(_at_minima(drawn)))
     return f"Map of the probability to reach state {second} before state {first}: at the minima {values}."
 
 
@@ -110,7 +110,7 @@ def _eigenvectors(scene: Scene, figure: Figure) -> str:
     figure.set_layout_engine("compressed")
     for k, ax in enumerate(np.atleast_1d(figure.subplots(1, count)), start=1):
         drawn = plot_eigenvector(scene.analysis, scene.energy, which=k, limit=scene.limit, ax=ax)
-        values = ", ".join(f"{value:+.2g}" for value in _at_minima(scene, drawn))
+        values = ", ".join(f"{value:+.2g}" for value in _at_minima(drawn))
         texts.append(f"number {k}, relaxation time {1 / drawn.rate:.4g} {_times(scene)}, at the minima {values}")
     return f"Maps of the slowest eigenfunctions of the generator: {'; '.join(texts)}."
 
@@ -126,9 +126,9 @@ def _verdicts(scene: Scene, figure: Figure) -> str:
     return f"Rates by the formula against independent ones, {_count(len(checks.pairs), 'transition')}: {text}{spread}."
 
 
-def _at_minima(scene: Scene, drawn: FieldArtists) -> list[float]:
+def _at_minima(drawn: FieldArtists) -> list[float]:
     """The field at the minima, of the first few states."""
-    nearest = [int(np.linalg.norm(drawn.points - x, axis=1).argmin()) for x in scene.analysis.states.x[:NAMED]]
+    nearest = [int(np.linalg.norm(drawn.points - x, axis=1).argmin()) for x in drawn.minima[:NAMED]]
     return [float(drawn.values[cell]) for cell in nearest]
 
 

@@ -45,7 +45,8 @@ class FieldArtists:
     """What was drawn: points (m, 2), the centres of the cells, with `values` (m,).
 
     mesh : holds the same values, continued a little under the grey. above : what is grey, energies over the levels that
-    are shown, or None. states : for a committor, the two it leads between. rate : of an eigenfunction, 1/time.
+    are shown, or None. states : for a committor, the two it leads between. rate : of an eigenfunction, 1/time. minima
+    (n, 2) : the copies that lie in the box where the energy is periodic.
     """
 
     ax: Axes
@@ -55,6 +56,7 @@ class FieldArtists:
     above: QuadContourSet | None
     states: tuple[int, ...]
     rate: float
+    minima: np.ndarray
 
 
 def why_no_grid(analysis: Analysis) -> str:
@@ -93,7 +95,7 @@ def plot_committor(
     mesh, above, levels = _draw(ax, analysis, energy, grid, q, COMMITTOR_COLORS, (0.0, 1.0), 0.5, limit)
     _bar(ax, mesh, f"probability to reach {chosen[1]} before {chosen[0]}; line: 1/2")
     _name(ax, f"Committor from state {chosen[0]} to state {chosen[1]}", levels, above)
-    return FieldArtists(ax, grid.points, q, mesh, above, chosen, np.nan)
+    return FieldArtists(ax, grid.points, q, mesh, above, chosen, np.nan, grid.copies(analysis.states.x))
 
 
 def plot_eigenvector(
@@ -125,7 +127,8 @@ def plot_eigenvector(
     unit = analysis.energy.get("time_unit") or "units of time"
     _bar(ax, mesh, "eigenfunction (mean square 1); line: 0")
     _name(ax, f"Eigenfunction {which}: relaxation time {1 / rates[which - 1]:.4g} {unit}", levels, above)
-    return FieldArtists(ax, grid.points, u, mesh, above, (), float(rates[which - 1]))
+    minima = grid.copies(analysis.states.x)
+    return FieldArtists(ax, grid.points, u, mesh, above, (), float(rates[which - 1]), minima)
 
 
 def _check(analysis: Analysis) -> None:
@@ -172,7 +175,7 @@ def _draw(
 ) -> tuple[QuadMesh, QuadContourSet | None, Levels]:
     """The values in colour with one level line, the energy as thin lines, the states by number; what is beyond the
     levels of the energy in grey."""
-    states = analysis.states
+    minima = grid.copies(analysis.states.x)
     levels = levels_of(analysis, limit)
     x, y, table = _on_grid(grid, values)
     centres = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -188,11 +191,11 @@ def _draw(
     if (kt > levels.limit).any():
         above = ax.contourf(x, y, kt.T, levels=[levels.limit, np.inf], colors=[UNREACHABLE], zorder=2.5)
     ax.contour(x, y, kt.T, levels=levels.values[1:], colors=INK, linewidths=0.4, alpha=0.45)
-    for k in range(len(states.x)):
+    for k in range(len(minima)):
         color = state_color(k)
         circle = {"boxstyle": "circle,pad=0.25", "facecolor": color, "edgecolor": INK, "linewidth": 0.6}
         ax.text(
-            float(states.x[k, 0]), float(states.x[k, 1]), str(k), ha="center", va="center", fontsize=SMALL,
+            float(minima[k, 0]), float(minima[k, 1]), str(k), ha="center", va="center", fontsize=SMALL,
             color=text_color(color), zorder=5, bbox=circle, clip_on=True,
         )  # fmt: skip
     reached = kt <= levels.limit

@@ -140,6 +140,11 @@ class GridGenerator:
             raise UsageError("a point lies outside the cells of the grid: widen the box or raise the bound")
         return np.asarray(table[tuple(index.T)])
 
+    def copies(self, points: np.ndarray) -> np.ndarray:
+        """The copies of points (n, d) inside the box, in coordinates whose ends meet."""
+        low, width = self.box[:, 0], np.ptp(self.box, axis=1)
+        return np.where(np.array(self.wraps or False), low + np.mod(points - low, width), points)
+
     def interpolate(self, values: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Values (m,) given on the cells, at points (n, d): multilinear between cell centres, so of order h^2.
 
