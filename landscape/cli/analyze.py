@@ -171,7 +171,8 @@ class _Run:
         arguments = self.call.arguments
         if not arguments.json:
             given = dynamics_record(options.dynamics, energy.dim, options.origins)
-            line = search_line(options.config) + (f"; {earlier.n_starts:,} of them made before" if earlier else "")
+            before = f"; {earlier.n_starts:,} of them made before" if earlier else ""
+            line = search_line(options.config, energy) + before
             emit(tables.header_text(steps.energy_record(energy), given, line) + "\n", self.call.out)
         try:
             with Progress(arguments.quiet) as progress:

@@ -12,6 +12,7 @@ from landscape.errors import UsageError
 if TYPE_CHECKING:
     from landscape.checks import CheckOptions
     from landscape.configuration import AnalysisConfig
+    from landscape.energy import Energy
 
 
 def parameters(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def check_starts(config: AnalysisConfig, dim: int) -> None:
             )
 
 
-def search_line(config: AnalysisConfig) -> str:
+def search_line(config: AnalysisConfig, energy: Energy) -> str:
+    from landscape.energy import ParticleSymmetry
     from landscape.search.starts import Box, Points
 
     starts = config.minima.starts
@@ -104,6 +106,8 @@ def search_line(config: AnalysisConfig) -> str:
         where = f"{len(starts.x)} given starts"
     elif isinstance(starts, Box):
         where = f"{config.minima.n_starts} starts in a box from {starts.low} to {starts.high}"
+    elif starts is None and isinstance(energy.symmetry, ParticleSymmetry):
+        where = f"{config.minima.n_starts} clouds of particles that find their own size"
     else:
         kind = "from a Gaussian" if starts is not None else "in a cube that finds its own scale"
         where = f"{config.minima.n_starts} starts {kind}"
