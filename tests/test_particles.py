@@ -18,6 +18,7 @@ from scipy.sparse import csc_array
 from scipy.sparse.linalg import eigsh
 
 import landscape
+from landscape.checks import end_distances
 from landscape.comparison import compare_analyses
 from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy
 from landscape.errors import UnsupportedError, UsageError
@@ -151,6 +152,11 @@ def test_pictures_and_comparisons_know_of_copies(six: landscape.Analysis) -> Non
         step, hessian = images[-1] - images[-2], np.asarray(energy.hessian(images[-1:]))[0]
         carried = energy.symmetry.carried(step, images[-1], six.states.x[joins[1]])
         assert carried @ six.states.hessian[joins[1]] @ carried == pytest.approx(step @ hessian @ step, rel=1e-6)
+    record = zip(six.paths.saddle.tolist(), six.paths.images, six.paths.energy, strict=True)
+    widths = end_distances(energy.symmetry, six.states.x, six.saddles.x, six.saddles.joins, record)
+    for width, x, joins in zip(widths, six.saddles.x, six.saddles.joins, strict=True):  # by a search of its own
+        near = energy.symmetry.nearest(six.states.x[joins], np.stack([x, x]))
+        assert np.allclose(width, np.linalg.norm(near - x, axis=1), rtol=2e-3)
     scene = Scene(six, energy)
     reasons = {name: picture.why_not(scene) for name, picture in PICTURES.items()}
     for name in ("contour", "basins", "surface", "drift", "drift3d"):

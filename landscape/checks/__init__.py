@@ -1,7 +1,7 @@
 """Every rate of a formula beside an independent estimate, with a plain verdict."""
 
 from landscape.checks.causes import Subject
-from landscape.checks.flags import flat_saddles, is_long, reduced_time_step
+from landscape.checks.flags import end_distances, flat_saddles, is_long, reduced_time_step
 from landscape.checks.record import Checks
 from landscape.checks.run import CheckOptions, run_checks
 from landscape.checks.verdicts import (
@@ -29,6 +29,7 @@ __all__ = [
     "CheckOptions",
     "Checks",
     "Subject",
+    "end_distances",
     "flat_saddles",
     "is_long",
     "reduced_time_step",

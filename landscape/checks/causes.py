@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from landscape.checks.flags import flat_saddles
+from landscape.checks.flags import end_distances, flat_saddles
 from landscape.checks.verdicts import (
     ANHARMONIC,
     ANHARMONIC_REASON,
@@ -107,7 +107,8 @@ def find_causes(
     deviation = anharmonicity(energy, minima, hessians, dynamics.beta, torch.Generator().manual_seed(0))
     flat = flat_saddles(
         dynamics.beta, minima, subject.eigenvalues, network.energies, subject.saddles, subject.saddle_eigenvalues,
-        network.saddle_energies, network.joins, energy.symmetry,
+        network.saddle_energies, network.joins,
+        end_distances(energy.symmetry, minima, subject.saddles, network.joins),
     )  # fmt: skip
     rows = {int(row) for pair in pairs[wanted] for row in subject.ways(*pair)[0]}
     log_rates, log_string, reasons = _corrected(energy, dynamics, subject, sorted(rows), left)

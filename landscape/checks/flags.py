@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from landscape.dynamics import Dynamics
@@ -23,7 +25,7 @@ def flat_saddles(
     saddle_eigenvalues: np.ndarray,
     saddle_energies: np.ndarray,
     joins: np.ndarray,
-    symmetry: Symmetry | None = None,
+    widths: np.ndarray | None = None,
 ) -> np.ndarray:
     """(m,) bool: the harmonic saddle of the formula is in doubt. minima (n, d), saddles (m, d), joins (m, 2).
 
@@ -31,7 +33,7 @@ def flat_saddles(
     the next term of the expansion, 3 C / (beta lambda^2), is above .05, with C = |lambda_-| / 4 L^2 as in a quartic
     double well of the same top and half width L. Along it: the barrier is over four times |lambda_-| L^2 / 4, that of
     this double well, so that the top is flatter than the sides tell. Saddles with an unknown end are not flagged.
-    Distances are those of nearest copies where the energy is periodic.
+    widths (m, 2) : from each saddle to its ends, `end_distances`; by default between the points as they are.
     """
     found = np.zeros(len(joins), dtype=bool)
     for row, (i, j) in enumerate(np.asarray(joins)):
@@ -39,8 +41,7 @@ def flat_saddles(
             continue
         values = np.sort(saddle_eigenvalues[row])
         top, across = abs(values[0]), values[1:]
-        away = minima[[i, j]] - saddles[row]
-        width = np.linalg.norm(symmetry.shortest(away) if isinstance(symmetry, Periodic) else away, axis=1)
+        width = np.linalg.norm(minima[[i, j]] - saddles[row], axis=1) if widths is None else widths[row]
         barrier = saddle_energies[row] - energies[[i, j]]
         found[row] = bool((barrier > POINTED * top * width**2 / 4).all())
         if len(across):
@@ -48,6 +49,28 @@ def flat_saddles(
             soft = across[0] < SOFTER * eigenvalues[[i, j]].min()
             found[row] |= bool(soft and quartic > QUARTIC)
     return found
+
+
+def end_distances(
+    symmetry: Symmetry | None,
+    minima: np.ndarray,
+    saddles: np.ndarray,
+    joins: np.ndarray,
+    paths: Iterable[tuple[int, np.ndarray, np.ndarray]] = (),
+) -> np.ndarray | None:
+    """Distances (m, 2) of saddles (m, d) from the copies of the minima (n, d) that they join; None without a symmetry.
+
+    In a periodic energy the nearest copies; of particles those at the ends of a saddle's path, nan for one without.
+    paths : the number of the saddle, images (k, d) and their energies (k,).
+    """
+    if isinstance(symmetry, Periodic):
+        return np.linalg.norm(symmetry.shortest(minima[joins] - saddles[:, None]), axis=2)
+    if symmetry is None:
+        return None
+    widths = np.full((len(saddles), 2), np.nan)
+    for row, images, energy in paths:
+        widths[row] = np.linalg.norm(images[[0, -1]] - images[energy.argmax()], axis=1)
+    return widths
 
 
 def reduced_time_step(time_step: float, dynamics: Dynamics, eigenvalues: np.ndarray) -> np.ndarray:

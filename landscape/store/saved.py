@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from landscape.checks import LOW_BARRIER, Checks, flat_saddles, is_long
+from landscape.checks import LOW_BARRIER, Checks, end_distances, flat_saddles, is_long
 from landscape.dynamics import Dynamics
 from landscape.energy.symmetry import from_record
 from landscape.errors import UsageError
@@ -134,10 +134,11 @@ class Analysis:
     @cached_property
     def flat_saddles(self) -> Array:
         """(m,) bool: saddles whose harmonic formula is in doubt; see `landscape.checks.flags`."""
-        s, t, record = self.states, self.saddles, self.energy.get("symmetry")
+        s, t, p, record = self.states, self.saddles, self.paths, self.energy.get("symmetry")
+        symmetry = None if record is None else from_record(record, self.dim, "the analysis")
         return flat_saddles(
             self.dynamics.beta, s.x, self.spectra[0], s.energy, t.x, self.spectra[1], t.energy, t.joins,
-            None if record is None else from_record(record, self.dim, "the analysis"),
+            end_distances(symmetry, s.x, t.x, t.joins, zip(p.saddle.tolist(), p.images, p.energy, strict=True)),
         )  # fmt: skip
 
     @cached_property
