@@ -24,7 +24,8 @@ from landscape.energy import Energy, ParticleSymmetry, Periodic, load_energy
 from landscape.errors import UnsupportedError, UsageError
 from landscape.plots.gallery import PICTURES
 from landscape.plots.picture import Scene
-from landscape.search import Catalogue, MinimaSearch, SaddleSearch, find_minima, find_saddles
+from landscape.search import Catalogue, MinimaSearch, SaddleSearch, StringOptions, find_minima, find_saddles
+from landscape.search.particle_saddles import ParticleRounds
 from landscape.store import document
 
 # D. J. Wales's database and independent searches
@@ -63,6 +64,20 @@ def test_lennard_jones_7_whole_at_default_settings(seed: int) -> None:
         assert np.linalg.norm(np.diff(images, axis=0), axis=1).max() < 0.5  # in one piece
         last = energy.symmetry.separation(found.minima.x[found.joins[saddle, 1]][None], images[-1], 1e-4)
         assert np.isfinite(last[0]) and found.paths.energy[k].max() == pytest.approx(found.saddles.energy[saddle])
+
+
+def test_states_apart_are_named_and_joined() -> None:
+    """From the minima of seven atoms alone, before any round."""
+    energy = load_energy("potential:lennard-jones:n=7")
+    catalogue, generator = Catalogue(energy), torch.Generator().manual_seed(0)
+    minima = find_minima(energy, SMALL.minima, generator=generator, catalogue=catalogue)
+    rounds = ParticleRounds(energy, catalogue, minima, generator, SaddleSearch(), lambda text: None)
+    assert rounds.groups()[1].tolist() == [0, 1, 2, 3]
+    text = "no saddle found joins 3 of the states to the others (1, 2, 3; 4 groups)"
+    assert any(text in warning for warning in rounds.result(False, StringOptions()).warnings)
+    rounds.join_groups()
+    assert rounds.groups()[1].tolist() == [0, 0, 0, 0]
+    assert not any("no saddle found" in warning for warning in rounds.result(False, StringOptions()).warnings)
 
 
 @pytest.mark.slow

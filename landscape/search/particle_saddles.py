@@ -82,7 +82,7 @@ class ParticleRounds:
                 elif not any(self.hits.get(int(k), 0) == 1 for k in self.numbers(1)):
                     return True
         self._join_pairs(self._pairs())
-        self._join_groups()
+        self.join_groups()
         return False
 
     def _n_known(self) -> int:
@@ -101,7 +101,7 @@ class ParticleRounds:
             self._settle(relax(self.energy, x, self.radius))
             self._walk(settled_clouds(self.energy, self.radius, walks, self.generator))
         self._join_pairs(self._pairs())
-        self._join_groups()
+        self.join_groups()
         return self._n_known() > known
 
     # -- walks -------------------------------------------------------------------------------------------------------
@@ -201,18 +201,18 @@ class ParticleRounds:
         if len(tops):
             self._walk(tops, EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1))
 
-    def _join_groups(self) -> None:
+    def join_groups(self) -> None:
         """Walks and strings from the states that no saddle joins to the largest group, as long as there are any, at
         most `LOOKS` times; each time strings to states that are farther away."""
         for _ in range(LOOKS):
-            minima, group = self._groups()
+            minima, group = self.groups()
             apart = minima[group != np.bincount(group).argmax()]
             if not len(apart):
                 return
             self.progress(f"saddles: {len(apart)} states in {group.max()} groups that no saddle joins to the others")
             apart = apart[:MOST_APART]
             self._walk(self._beside(np.repeat(apart, WALKS_APART)))
-            minima, group = self._groups()
+            minima, group = self.groups()
             distance = self._distances(minima)
             pairs: set[tuple[int, int]] = set()
             for i in np.flatnonzero(np.isin(minima, apart) & (group != np.bincount(group).argmax())):
@@ -220,7 +220,7 @@ class ParticleRounds:
                 pairs |= set([pair for pair in others if pair not in self.tried][:STRINGS_APART])
             self._join_pairs(np.array(sorted(pairs), int).reshape(-1, 2))
 
-    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
+    def groups(self) -> tuple[np.ndarray, np.ndarray]:
         """Catalogue numbers of the minima (n,), and the group, of minima that saddles join, of each (n,)."""
         minima = self.numbers(0)
         place = {int(k): i for i, k in enumerate(minima)}
@@ -238,17 +238,17 @@ class ParticleRounds:
     def _pairs(self) -> np.ndarray:
         """Pairs (k, 2) that no saddle joins: each minimum with its nearest neighbours, and the nearest ones that join
         groups. Also within a group: a network that is connected can lack its lowest passes."""
-        minima, group = self._groups()
+        minima, group = self.groups()
         n = len(minima)
         if n < 2:
             return np.zeros((0, 2), int)
-        joined = {(min(p), max(p)) for p in self.ends.values()}
+        known = self.tried | {(min(p), max(p)) for p in self.ends.values()}
         distance = self._distances(minima)
         apart = np.where(group[:, None] != group, distance, np.inf)
         wanted = {(i, int(apart[i].argmin())) for i in range(n) if np.isfinite(apart[i].min())}
         wanted |= {(i, int(j)) for i in range(n) for j in np.argsort(distance[i])[:NEIGHBOURS] if i != j}
         either = {(min(p), max(p)) for p in wanted}
-        fresh = [p for p in either if _pair(minima, *p) not in self.tried | joined]
+        fresh = [p for p in either if _pair(minima, *p) not in known]
         order = sorted(fresh, key=lambda p: (group[p[0]] == group[p[1]], distance[p]))
         return minima[np.array(order[: min(PAIRS, MAX_PAIRS)], int).reshape(-1, 2)]
 
