@@ -48,7 +48,7 @@ class GridGenerator:
 
     box (d, 2), shape (d,), spacing (d,) : the grid. points (m, d) : centres of the cells kept.
     log_weight (m,) : log pi, normalised over the cells. bound : cells with beta (E - E_min) above it were dropped.
-    edges (e, 2), axis (e,) : neighbouring cells a < b, and the coordinate along which they lie.
+    edges (e, 2), axis (e,) : neighbouring cells, a before b, and the coordinate along which they lie.
     step (e,) : beta (E_b - E_a). diffusion (d,) : D_k = 1 / (beta gamma_k). circulation (e,) : Phi_ab over
     (pi_a pi_b)^(1/2), 1/time; None for reversible dynamics. wraps (d,) : coordinates whose ends meet; () for none.
     """
