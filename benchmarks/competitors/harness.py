@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,7 +98,9 @@ def distinct(points: list[np.ndarray] | np.ndarray, counted: Counted) -> list[np
 
 
 def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The largest resident memory of this process; getrusage would tell that of the one that started it, if larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def serve(searches: dict[str, Search]) -> None:
