@@ -72,7 +72,7 @@ class ParticleRounds:
         while self.rounds < self.config.max_rounds:
             self.rounds += 1
             known = self._n_known()
-            self._walk(self._starts())
+            self.last = self._walk(self._starts())
             quiet = quiet + 1 if self._n_known() == known else 0
             counts = [len(self.numbers(k)) for k in (0, 1)]
             self.progress(f"saddles: round {self.rounds}, points by index {counts}")
@@ -131,8 +131,8 @@ class ParticleRounds:
         length = torch.rand(len(x), 1, generator=self.generator, dtype=torch.float64)
         return x + (FARTHEST * self.spacing * length * unit).to(x)
 
-    def _walk(self, x: torch.Tensor, options: EigenvectorFollowing | None = None) -> None:
-        """Follow eigenvectors to index 1 from x (n, d), and connect what is new."""
+    def _walk(self, x: torch.Tensor, options: EigenvectorFollowing | None = None) -> tuple[int, int]:
+        """Follow eigenvectors to index 1 from x (n, d), and connect what is new: walks that arrived, new saddles."""
         far = torch.full((self.energy.dim,), SPREAD * self.radius, dtype=x.dtype, device=x.device)
         one = torch.ones(len(x), dtype=torch.long, device=x.device)
         known = set(self.numbers(1).tolist())
@@ -144,8 +144,8 @@ class ParticleRounds:
         reached = [int(k) for k in at if int(k) in saddles]
         for k in reached:
             self.hits[k] = self.hits.get(k, 0) + 1
-        self.last = (len(reached), len(set(reached) - known))
         self._connect()
+        return len(reached), len(set(reached) - known)
 
     def _settle(self, ended: dict[str, torch.Tensor]) -> np.ndarray:
         """Catalogue numbers of the rows of a descent, UNKNOWN for those that did not arrive anywhere."""
@@ -280,7 +280,7 @@ class ParticleRounds:
             walks, new = self.last
             warnings.append(
                 f"the saddle search used its {self.config.max_rounds} rounds before it was complete: of the last "
-                f"{walks} walks that reached a saddle, {new} found a new one; raise max_rounds in [saddles]"
+                f"round's {walks} walks that reached a saddle, {new} found a new one; raise max_rounds in [saddles]"
             )
         lost = int((joins == UNKNOWN).any(1).sum())
         if lost:
