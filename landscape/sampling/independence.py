@@ -19,6 +19,8 @@ from landscape.sampling.step_size import StepSize
 # Hessian eigenvalues below this part of the largest count as this part, so that a flat direction keeps a finite width.
 FLAT = 1e-4
 
+BLOCK = 2**18  # numbers up to which all components are worked on together; beyond, one after the other is as fast
+
 
 @dataclass(frozen=True)
 class StudentMixture:
@@ -42,9 +44,12 @@ class StudentMixture:
         component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
         normal = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
         chi2 = torch.randn(n, self.dof, dtype=torch.float64, generator=generator).square().sum(1, keepdim=True)
-        step = torch.empty_like(normal)
-        for k in component.unique().tolist():
-            step[component == k] = normal[component == k] @ self.factors[k].mT
+        if n * self.factors[0].numel() <= BLOCK:
+            step = torch.bmm(self.factors[component], normal[:, :, None])[:, :, 0]
+        else:
+            step = torch.empty_like(normal)
+            for k in component.unique().tolist():
+                step[component == k] = normal[component == k] @ self.factors[k].mT
         return self.means[component] + step * (self.dof / chi2).sqrt()
 
     def log_components(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,6 +102,8 @@ def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
 
 def squared_distances(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
     """|L_k^-1 (x_n - mean_k)|^2 with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (n, k)."""
+    if x.numel() * len(means) <= BLOCK:
+        return torch.bmm(x - means[:, None], inverses.mT).square().sum(2).T
     parts = [((x - mean) @ inverse.mT).square().sum(1) for mean, inverse in zip(means, inverses, strict=True)]
     return torch.stack(parts, 1)
 
