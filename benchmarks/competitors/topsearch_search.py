@@ -16,6 +16,8 @@ from topsearch.transition_states.nudged_elastic_band import NudgedElasticBand
 
 from competitors.harness import Counted, Found, Request, distinct, serve
 
+HOPS = 10  # of a walk of basin hopping, each from another random point of the box
+
 
 class TorchPotential(Potential):
     def __init__(self, counted: Counted) -> None:
@@ -67,7 +69,9 @@ def landscape(counted: Counted, request: Request) -> Found:
     following = HybridEigenvectorFollowing(potential, ts_conv_crit=1e-5, ts_steps=75, pushoff=0.1)
     band = NudgedElasticBand(potential, force_constant=50.0, image_density=10.0, max_images=20, neb_conv_crit=1e-2)
     sampling = Sampling(counted, network, coordinates, hopping, following, band, similarity)
-    sampling.get_minima(coordinates, request["hops"], 1e-5, 10.0, test_valid=True)
+    for walk in range(request["hops"] // HOPS):
+        coordinates.position = coordinates.generate_random_point()
+        sampling.get_minima(coordinates, HOPS, 1e-5, 10.0, test_valid=walk + 1 == request["hops"] // HOPS)
     sampling.get_transition_states("ClosestEnumeration", 8)
     sampling.get_transition_states("ConnectUnconnected", 8)
     found = [network.get_minimum_coords(k) for k in range(network.n_minima)]
