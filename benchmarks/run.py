@@ -69,6 +69,9 @@ class Runner:
                 "saddles_per_s": len(true.saddles) / answer["cpu_s"], "known": [of.minima, of.saddles],
                 "cost_per_saddle": answer["gradient_equivalents"] / max(len(true.saddles), 1),
             }  # fmt: skip
+            if len(true.minima):
+                energies = of.function(torch.as_tensor(true.minima))
+                row["lowest_energies"] = energies.sort().values[:4].tolist()
             if answer["costs"]:
                 row |= cost_of_parts(np.array(answer["costs"])[true.first], of.saddles or len(true.saddles))
         self.add(row, line(row))
