@@ -80,8 +80,8 @@ def train(
 
     path : where checkpoints and the finished model go. resume : go on from the checkpoint there, which must be of the
     same data and settings; the result is bit for bit that of a run that was never interrupted, on the same
-    machine with the same number of threads. A finished model is returned as it is. progress : called every 10 steps.
-    threads : among which the seeds are shared out; the result does not depend on it.
+    machine with the same number of torch's own threads. A finished model is returned as it is. progress : called every
+    10 steps. threads : among which the seeds are shared out; the result does not depend on it.
 
     Raises CheckpointError for a file that cannot be used, TrainingError if the guard stopped every seed.
     """

@@ -37,7 +37,7 @@ FORMAT, VERSION = "learned-landscape/samples", 1
 
 @dataclass(frozen=True)
 class _Target:
-    """What is sampled: the energy, beta, and its wells: minima (n, d), hessians (n, d, d), balls of capture."""
+    """What is sampled: the energy, beta, and its wells: minima (n, d), hessians (n, d, d), and basins."""
 
     energy: Energy
     beta: float

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 
 from landscape.energy import Energy, ParticleSymmetry
-from landscape.energy.symmetry import from_record
 from landscape.errors import UsageError
 from landscape.plots.grids import EnergyGrid, energy_grid, levels_of
 from landscape.plots.marks import legend_below, mark_minima, mark_saddles, minimum_handle, path_handle, saddle_handle
@@ -96,8 +95,7 @@ def _wells(
     top = float(levels.kt(analysis.saddles.energy[saddle]))
     drawn = []
     if analysis.states.hessian is not None:
-        record = analysis.energy.get("symmetry")
-        symmetry = None if record is None else from_record(record, analysis.dim, "the analysis")
+        symmetry = analysis.symmetry
         places = (
             (ends[0], 0.0, images[0], images[1] - images[0]),
             (ends[1], float(arclength[-1]), images[-1], images[-1] - images[-2]),

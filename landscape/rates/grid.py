@@ -231,22 +231,13 @@ def grid_generator(
     table[keep] = np.arange(keep.sum())
     energies = reduced[keep]
     log_weight = -energies - np.log(np.exp(-energies).sum())
-    pairs, axes = [], []
-    for k in range(d):
-        far = np.roll(table, -1, axis=k)
-        if not wraps[k]:
-            far[(slice(None),) * k + (-1,)] = -1
-        a, b = table.ravel(), far.ravel()
-        both = (a >= 0) & (b >= 0)
-        pairs.append(np.stack([a[both], b[both]], axis=1))
-        axes.append(np.full(both.sum(), k))
-    edges = np.concatenate(pairs)
+    edges, axis = _neighbours(table, wraps)
     step = energies[edges[:, 1]] - energies[edges[:, 0]]
     diffusion, rotation = 1 / (dynamics.beta * dynamics.gamma_vector(d)), dynamics.rotation_matrix(d)
     spacing = (limits[:, 1] - limits[:, 0]) / np.array(shape)
     current = None if rotation is None else _circulation(table, log_weight, rotation / dynamics.beta, spacing)
     return GridGenerator(
-        limits, shape, points[keep.ravel()], log_weight, float(bound), edges, np.concatenate(axes), step, diffusion,
+        limits, shape, points[keep.ravel()], log_weight, float(bound), edges, axis, step, diffusion,
         current, wraps,
     )  # fmt: skip
 
@@ -368,3 +359,17 @@ def _wraps(energy: Energy, limits: np.ndarray) -> tuple[bool, ...]:
     if not isinstance(energy.symmetry, Periodic):
         return (False,) * energy.dim
     return tuple(bool(fits) for fits in np.isclose(np.ptp(limits, axis=1), energy.symmetry.lengths, rtol=1e-9))
+
+
+def _neighbours(table: np.ndarray, wraps: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (e, 2) of neighbouring cells, numbered in `table` (-1 for none), and the axis (e,) along which they lie."""
+    pairs, axes = [], []
+    for k in range(table.ndim):
+        far = np.roll(table, -1, axis=k)
+        if not wraps[k]:
+            far[(slice(None),) * k + (-1,)] = -1
+        a, b = table.ravel(), far.ravel()
+        both = (a >= 0) & (b >= 0)
+        pairs.append(np.stack([a[both], b[both]], axis=1))
+        axes.append(np.full(both.sum(), k))
+    return np.concatenate(pairs), np.concatenate(axes)

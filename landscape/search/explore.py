@@ -108,7 +108,7 @@ class Explorer:
         """Basins of all minima known now, with their catalogue numbers."""
         numbers = self.numbers(0)
         if self._basins is None or len(numbers) != len(self._basin_numbers):
-            # Points keep their numbers: the minima known before come first, and their balls need no second test.
+            # Points keep their numbers: the minima known before come first, and their regions need no second test.
             x = self.catalogue.points().x[numbers]
             self._basins = make_basins(self.energy, x, self.generator, self.scale, self._basins)
             self._basin_numbers = numbers

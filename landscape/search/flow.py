@@ -62,7 +62,7 @@ def gradient_flow(
     options = options or FlowOptions()
     label, local = basins.nearest(x)
     value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
-    outside = torch.nonzero(label < 0)[:, 0]  # of many points to be labelled most are in a ball, and cost nothing
+    outside = torch.nonzero(label < 0)[:, 0]  # of many points to be labelled most are captured, and cost nothing
     value[outside], gradient[outside] = energy.value_and_gradient(x[outside])
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
@@ -173,7 +173,7 @@ def assign_basins(
 ) -> np.ndarray:
     """Label points (m, d) by the minimum that their gradient flow reaches: (m,) integers, -1 for no known one.
 
-    Rows that come to rest away from all balls of capture are relaxed and compared with the minima.
+    Rows that come to rest outside all regions of capture are relaxed and compared with the minima.
     """
     x = torch.as_tensor(points, dtype=energy.dtype, device=energy.device)
     if x.ndim != 2 or x.shape[1] != energy.dim:

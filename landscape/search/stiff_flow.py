@@ -18,7 +18,7 @@ HALVINGS = 48  # of a time step that would move a row too far
 MODEL_ERROR = 0.25  # of the energy lost in a step, that the model may be wrong by ...
 SHORT = 0.1  # ... where the step is longer than this part of the longest: of short ones rounding hides it
 INTERIOR = 24  # points recorded within a step
-FASTEST = 1e-3  # the first of them, in units of the shorter of the step and the time of the fastest mode
+FIRST = 0.03  # time of the first of them, in units of the shorter of the step and the time of the fastest mode
 SERIES = 12  # terms of phi_3 near zero
 
 
@@ -162,7 +162,7 @@ def _not_too_far(force: torch.Tensor, curvature: torch.Tensor, dt: torch.Tensor,
 def _way(force: torch.Tensor, curvature: torch.Tensor, defect: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """Moves (n, INTERIOR, d), in the modes, at times from far within the fastest mode's to just before the end."""
     fastest = 1 / curvature.abs().amax(1).clamp_min(torch.finfo(h.dtype).tiny)
-    first = FASTEST ** (1 / 2) * torch.minimum(h, fastest)
+    first = FIRST * torch.minimum(h, fastest)
     part = torch.arange(INTERIOR, dtype=h.dtype, device=h.device) / INTERIOR
     times = (first[:, None] * (h / first)[:, None] ** part)[:, :, None]
     c = curvature[:, None]

@@ -81,7 +81,7 @@ def _resampled(images: torch.Tensor, n_images: int) -> torch.Tensor:
     n, m = lengths.shape[0], images.shape[2]
     s = torch.cat([lengths.new_zeros(n, 1), lengths.cumsum(1)], 1)
     # A strictly increasing abscissa even where images coincide.
-    increasing = 1e-12 * torch.arange(m, dtype=images.dtype, device=images.device)
+    increasing = max(1e-12, torch.finfo(images.dtype).eps) * torch.arange(m, dtype=images.dtype, device=images.device)
     s = s / s[:, -1:].clamp_min(torch.finfo(images.dtype).tiny) + increasing
     wanted = torch.linspace(0, 1, n_images, dtype=images.dtype, device=images.device) * s[:, -1:]
     left = (torch.searchsorted(s, wanted, right=True) - 1).clamp(0, m - 2)
@@ -104,7 +104,7 @@ def _square(vectors: torch.Tensor) -> torch.Tensor:
     return (vectors * vectors).sum(0)
 
 
-@task(rows={"images": 3}, doubles=lambda x: 24.0 * x[0].numel(), calls=lambda x: x.shape[1])
+@task(rows={"images": 3}, doubles=lambda x: 24.0 * x.shape[1] * x.shape[2], calls=lambda x: x.shape[1])
 def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions | None = None) -> State:
     """Move the inner images of each string (n, m, d) across the path, downhill, at equal arclength; the ends stay.
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from landscape.checks import LOW_BARRIER, Checks, end_distances, flat_saddles, is_long
 from landscape.dynamics import Dynamics
+from landscape.energy.group import Symmetry
 from landscape.energy.symmetry import from_record
 from landscape.errors import UsageError
 from landscape.network import TransitionNetwork, states_table, transitions_table
@@ -71,6 +72,12 @@ class Analysis:
     @property
     def dim(self) -> int:
         return self.states.x.shape[1]
+
+    @cached_property
+    def symmetry(self) -> Symmetry | None:
+        """The symmetry that the energy declares."""
+        record = self.energy.get("symmetry")
+        return None if record is None else from_record(record, self.dim, "the analysis")
 
     @cached_property
     def modulo(self) -> Modulo | None:
@@ -134,11 +141,10 @@ class Analysis:
     @cached_property
     def flat_saddles(self) -> Array:
         """(m,) bool: saddles whose harmonic formula is in doubt; see `landscape.checks.flags`."""
-        s, t, p, record = self.states, self.saddles, self.paths, self.energy.get("symmetry")
-        symmetry = None if record is None else from_record(record, self.dim, "the analysis")
+        s, t, p = self.states, self.saddles, self.paths
         return flat_saddles(
             self.dynamics.beta, s.x, self.spectra[0], s.energy, t.x, self.spectra[1], t.energy, t.joins,
-            end_distances(symmetry, s.x, t.x, t.joins, zip(p.saddle.tolist(), p.images, p.energy, strict=True)),
+            end_distances(self.symmetry, s.x, t.x, t.joins, zip(p.saddle.tolist(), p.images, p.energy, strict=True)),
         )  # fmt: skip
 
     @cached_property
