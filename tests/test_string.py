@@ -178,6 +178,20 @@ def test_an_iteration_limit_is_reported() -> None:
     assert ended["status"].tolist() == [Status.UNFINISHED]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_images_in_one_place_are_spread_out_along_the_line(dtype) -> None:
+    images = torch.ones(1, 31, 2, dtype=dtype)
+    images[:, 0] = 0
+    x, y = resample(images, 7)[0].T
+    assert torch.equal(x, y) and x[0] == 0 and x[-1] == 1
+    assert (x.diff() > 0.05).all()
+
+
+def test_no_pair_gives_no_path() -> None:
+    result = string_method(triple_well(), np.zeros((0, 2)), np.zeros((0, 2)))
+    assert result.images.shape == (0, 31, 2) and result.saddle.shape == (0, 2) and not len(result.status)
+
+
 @pytest.mark.parametrize(
     "start, end, images",
     [
