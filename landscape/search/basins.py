@@ -120,8 +120,7 @@ def make_basins(
 
     half = 0.5 * _separation(x, scale, periodic)
     telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
-    identity = torch.eye(d, dtype=x.dtype, device=x.device).expand(n - n_known, d, d)
-    tested = _tested(energy, x[n_known:], identity, half[n_known:], telling[n_known:], m, RADII, generator)
+    tested = _tested(energy, x[n_known:], None, half[n_known:], telling[n_known:], m, RADII, generator)
     if known is not None:
         tested = torch.cat([2 * known.radius, tested])
     radius = 0.5 * torch.minimum(tested, half)
@@ -130,6 +129,7 @@ def make_basins(
 
     fresh = torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
     lower, failed = torch.linalg.cholesky_ex(fresh)
+    identity = torch.eye(d, dtype=x.dtype, device=x.device)
     root = torch.where((failed == 0)[:, None, None], lower.mT, identity)
     if known is not None and known.root is not None:
         root = torch.cat([known.root, root])
@@ -146,7 +146,7 @@ def make_basins(
 def _tested(
     energy: Energy,
     x: torch.Tensor,
-    root: torch.Tensor,
+    root: torch.Tensor | None,
     largest: torch.Tensor,
     telling: torch.Tensor,
     m: int,
@@ -155,7 +155,7 @@ def _tested(
 ) -> torch.Tensor:
     """The largest r <= largest (n,) such that |U (y - x)| falls along the flow at every tested y with |U (y - x)| <= r.
 
-    root (n, d, d) : U. telling (n, k, d) : unit vectors that take the place of k of the m random ones.
+    root (n, d, d) : U, None for balls. telling (n, k, d) : unit vectors that take the place of k of the m random ones.
     """
     n, d = x.shape
     tested, growing = torch.zeros_like(largest), torch.arange(n, device=x.device)
@@ -167,10 +167,11 @@ def _tested(
         unit[:, : telling.shape[1]] = telling[growing]
         size = largest[growing] * float(part)
         scaled = unit * size[:, None, None]  # U (y - x)
-        away = torch.linalg.solve_triangular(root[growing], scaled.mT, upper=True).mT
+        away = scaled if root is None else torch.linalg.solve_triangular(root[growing], scaled.mT, upper=True).mT
         gradient = energy.gradient((x[growing, None] + away).reshape(-1, d)).reshape(-1, m, d)
         # d/dt |U (y - x)|^2 / 2 = -(U (y - x)) . U grad E
-        passed = ((gradient @ root[growing].mT * scaled).sum(-1) > 0).all(1)
+        pull = gradient if root is None else gradient @ root[growing].mT
+        passed = ((pull * scaled).sum(-1) > 0).all(1)
         growing, size = growing[passed], size[passed]
         tested[growing] = size
     return tested

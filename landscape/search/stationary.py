@@ -21,6 +21,7 @@ from landscape.tasks.task import matrix_doubles, task
 DEGENERATE_X = 2e-3  # degenerate points within this (1 + |x|), at equal energy, are one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
 MAX_TIES = 100  # unpolished rows of nearly equal energy that are compared with each other, modulo a symmetry
+PAIRS = 1_000_000  # of rows compared at once
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
 NEARBY = 1e-3  # how far from a point, in units of 1 + |x|, its Hessian is compared
@@ -105,13 +106,34 @@ def group_rows(x: np.ndarray, energy: np.ndarray, factor: float = 1.0) -> np.nda
     # asinh E has the slope 1 / sqrt(1 + E^2): cells as wide as the tolerance allows at every E.
     keys = np.column_stack([x * (x.shape[1] ** 0.5 / spacing), np.arcsinh(energy) / level])
     _, first, cell = np.unique(np.round(keys + 0.371), axis=0, return_index=True, return_inverse=True)
-    points, energies = x[first], energy[first]
+    head = _heads(x[first], energy[first], spacing, level)
+    kept, place = np.unique(head, return_inverse=True)
+    points, energies = x[first[kept]], energy[first[kept]]
     size = 1 + np.linalg.norm(points, axis=1)
-    a, b = cKDTree(points).query_pairs(spacing * size.max(), output_type="ndarray").T
-    near = np.linalg.norm(points[a] - points[b], axis=1) < spacing * np.minimum(size[a], size[b])
-    near &= np.abs(energies[a] - energies[b]) < level * (1 + np.minimum(np.abs(energies[a]), np.abs(energies[b])))
-    edges = coo_array((near[near], (a[near], b[near])), shape=(len(points), len(points)))
-    return connected_components(edges, directed=False)[1].astype(int)[cell.reshape(-1)]
+    edges = coo_array((len(points), len(points)), dtype=bool)
+    pairs = cKDTree(points).query_pairs(spacing * size.max(), output_type="ndarray")
+    for part in range(0, len(pairs), PAIRS):
+        a, b = pairs[part : part + PAIRS].T
+        near = np.linalg.norm(points[a] - points[b], axis=1) < spacing * np.minimum(size[a], size[b])
+        near &= np.abs(energies[a] - energies[b]) < level * (1 + np.minimum(np.abs(energies[a]), np.abs(energies[b])))
+        edges = edges + coo_array((near[near], (a[near], b[near])), shape=edges.shape)
+    return connected_components(edges, directed=False)[1].astype(int)[place][cell.reshape(-1)]
+
+
+def _heads(x: np.ndarray, energy: np.ndarray, spacing: float, level: float) -> np.ndarray:
+    """For each row (n, d) one of some sqrt(n) rows that is no further than half the tolerances, itself where none is.
+
+    In many dimensions the copies of a point fall into cells of their own, and the pairs of 100,000 of them fill any
+    memory; after this few are left.
+    """
+    rows = np.arange(len(x))
+    some = rows[:: max(1, round(0.25 * len(x) ** 0.5))]
+    size, high = 1 + np.linalg.norm(x, axis=1), 1 + np.abs(energy)
+    gap, nearest = cKDTree(x[some]).query(x, distance_upper_bound=0.5 * spacing * size.max())
+    at = some[np.minimum(nearest, len(some) - 1)]
+    copies = gap < 0.5 * spacing * np.minimum(size, size[at])
+    copies &= np.abs(energy - energy[at]) < 0.5 * level * np.minimum(high, high[at])
+    return np.where(copies, at, rows)
 
 
 def classify(eigenvalues: np.ndarray, nearby: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
