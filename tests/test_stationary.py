@@ -139,6 +139,20 @@ def test_points_of_other_index_are_not_merged() -> None:
     assert sorted(catalogue.points().index.tolist()) == [0, 1]
 
 
+def test_copies_of_a_known_point_are_not_polished_again() -> None:
+    """They cost their energies; a point that is only near, or a copy that is not, is polished."""
+    energy = Energy(TripleWell(), 2)
+    catalogue = Catalogue(energy)
+    catalogue.add(tensor([1.05, -0.04], [0.0, 1.54]))
+    before, x = energy.evaluations.as_dict(), catalogue.points().x.copy()
+    shift = 1e-6 * np.random.default_rng(0).normal(size=(20, 2))
+    assert catalogue.add(torch.as_tensor(x[np.arange(20) % 2] + shift), "minima").tolist() == [0, 1] * 10
+    assert energy.evaluations.as_dict() == before | {"value": before["value"] + 20}
+    assert catalogue.points().hits.tolist() == [10, 10] and (catalogue.points().x == x).all()
+    assert catalogue.add(torch.as_tensor(x[:1] + 1e-2)).tolist() == [0]
+    assert energy.evaluations.gradient > before["gradient"]
+
+
 def test_hits_are_counted_and_numbers_last() -> None:
     catalogue = Catalogue(Energy(TripleWell(), 2))
     left, right, top = [-1.05, -0.04], [1.05, -0.04], [0.0, 1.54]

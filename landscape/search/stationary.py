@@ -23,6 +23,7 @@ MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 
 MAX_TIES = 100  # unpolished rows of nearly equal energy that are compared with each other, modulo a symmetry
 PAIRS = 1_000_000  # of rows compared at once
 COARSE = 10.0  # factor on MERGE_X by which rows that are not yet polished count as duplicates
+MISMATCH, NOISE = 0.5, 20.0  # of the energy near a point: relative, and in units of the last place of 1 + |E|
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
 NEARBY = 1e-3  # how far from a point, in units of 1 + |x|, its Hessian is compared
 NEWTON_TOLERANCE = 1e-9  # a point is stationary when its Newton step is below this times (1 + |x|)
@@ -248,16 +249,13 @@ class Catalogue:
         rows = x.detach().cpu().numpy()
         if len(rows) == 0:
             return np.full(0, -1)
-        if self.energy.symmetry is None:
-            labels, known = group_rows(rows, self.energy.value(rows), COARSE), np.full(len(rows), -1)
-        else:
-            labels, known = self._recognised(rows)
+        labels, known = self._recognised(rows) if self.energy.symmetry is None else self._recognised_modulo(rows)
         fresh = np.flatnonzero(labels >= 0)
-        first = fresh[np.unique(labels[fresh], return_index=True)[1]]
+        _, first, place = np.unique(labels[fresh], return_index=True, return_inverse=True)
         numbers = known.copy()
         if len(first):
-            polished = newton_polish(self.energy, x[torch.as_tensor(first, device=x.device)])
-            numbers[fresh] = self._merge(polished)[labels[fresh]]
+            polished = newton_polish(self.energy, x[torch.as_tensor(fresh[first], device=x.device)])
+            numbers[fresh] = self._merge(polished)[place]
         if hits != "none":
             reached = numbers[numbers >= 0]
             index = self._room.index[reached]
@@ -265,8 +263,27 @@ class Catalogue:
         return numbers
 
     def _recognised(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (n, d) not yet polished, compared modulo the symmetry: labels (n,) of those that are one point, -1 for
-        copies of points in the catalogue, and the numbers (n,) of these."""
+        """Rows (n, d) not yet polished: labels (n,) of those that are one point, -1 for copies of points in the
+        catalogue, and the numbers (n,) of these.
+
+        A copy is near a nondegenerate point, at the energy that the point's Hessian foretells there.
+        """
+        energy, found = self.energy.value(rows), self.points()
+        known, sharp = np.full(len(rows), -1), np.flatnonzero(~found.degenerate)
+        if len(sharp) and not self.energy.matrix_free:
+            at = sharp[cKDTree(found.x[sharp]).query(rows)[1]]
+            away = rows - found.x[at]
+            foretold = 0.5 * np.einsum("ni,nij,nj->n", away, found.hessian[at], away)
+            noise = NOISE * torch.finfo(self.energy.dtype).eps * (1 + np.abs(energy))
+            copies = np.linalg.norm(away, axis=1) < COARSE * MERGE_X * (1 + np.linalg.norm(rows, axis=1))
+            copies &= np.abs(energy - found.energy[at] - foretold) <= MISMATCH * np.abs(foretold) + noise
+            known[copies] = at[copies]
+        labels, fresh = np.full(len(rows), -1), known < 0
+        labels[fresh] = group_rows(rows[fresh], energy[fresh], COARSE)
+        return labels, known
+
+    def _recognised_modulo(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `_recognised`, for rows compared modulo the symmetry."""
         energies, found, symmetry = self.energy.value(rows), self.points(), self.energy.symmetry
         labels, known = np.full(len(rows), -1), np.full(len(rows), -1)
         assert symmetry is not None
