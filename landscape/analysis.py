@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,6 @@ from landscape.weights import (
     MAX_UNASSIGNED,
     ExactResult,
     SampledResult,
-    SampledWeights,
     exact_weights,
     lowest_saddles,
     one_period,
@@ -125,21 +125,9 @@ def analyze(
         large = Large.measured(
             energy, dynamics, found.minima, found.saddles, found.joins, config.determinants, config.seed, report
         )  # fmt: skip
-    sampled, sample, exact = None, None, None
     if isinstance(energy.symmetry, ParticleSymmetry):
         config = dataclasses.replace(config, weights=None, exact=None)
-    if config.weights is not None or config.exact is not None:
-        cell, wells = one_period(energy, found.minima.x)
-        basins = make_basins(energy, found.minima.x, streams["sampled"])
-    if config.weights is not None:
-        sample = _sample(energy, found, basins, dynamics.beta, config.weights, streams["sampled"], report)
-        sampled = _sampled(sample, found)
-    if config.exact is not None:
-        generator = streams["exact"]
-        exact = exact_weights(
-            cell, wells, _hessians(energy, found), dynamics.beta,
-            lambda points: assign_basins(energy, points, basins, LABELLING), config.exact, generator, report,
-        )  # fmt: skip
+    sample, exact = _weights(energy, found, dynamics.beta, config, streams, report)
     record = energy_record(energy)
     return Analysis(
         energy=record if time_step is None else record | {"time_step": time_step},
@@ -150,7 +138,7 @@ def analyze(
             found.path_saddle, found.paths.images, found.paths.energy, found.paths.arclength,
             found.paths.status == Status.CONVERGED,
         ),
-        sampled=sampled,
+        sampled=None if sample is None else _sampled(sample, found),
         exact=_exact(exact),
         diagnostics=_diagnostics(energy, minima, found, sample, exact, earlier, _left_out(config) if large else []),
         other_points=_other_points(found),
@@ -239,6 +227,31 @@ def check(
     return dataclasses.replace(analysis, energy=record, checks=checks)
 
 
+def _weights(
+    energy: Energy,
+    found: SaddleResult,
+    beta: float,
+    config: AnalysisConfig,
+    streams: Mapping[str, torch.Generator],
+    report: Progress,
+) -> tuple[SampledResult | None, ExactResult | None]:
+    """Weights from chains and from independent draws. The draws come first, since they guide the chains."""
+    if config.weights is None and config.exact is None:
+        return None, None
+    cell, wells = one_period(energy, found.minima.x)
+    basins = make_basins(energy, found.minima.x, streams["sampled"])
+    task = cell, wells, _hessians(energy, found), beta, partial(_labels, energy, basins)
+    exact = None if config.exact is None else exact_weights(*task, config.exact, streams["exact"], report)
+    if config.weights is None:
+        return None, exact
+    guide = None if exact is None else exact.guide
+    return sample_weights(*task, config.weights, streams["sampled"], report, guide), exact
+
+
+def _labels(energy: Energy, basins: Basins, points: torch.Tensor) -> np.ndarray:
+    return assign_basins(energy, points, basins, LABELLING)
+
+
 def _hessians(energy: Energy, found: SaddleResult) -> np.ndarray:
     """Of the minima; where d is too large they are formed for who asks for weights all the same."""
     return np.asarray(energy.hessian(found.minima.x)) if energy.matrix_free else found.minima.hessian
@@ -253,22 +266,6 @@ def _left_out(config: AnalysisConfig) -> list[str]:
         "there, and chains do not change wells; the weights of 2nd order stand alone (settings of your own in "
         "[weights] or [exact] try all the same)"
     ]
-
-
-def _sample(
-    energy: Energy,
-    found: SaddleResult,
-    basins: Basins,
-    beta: float,
-    config: SampledWeights,
-    generator: torch.Generator,
-    report: Progress,
-) -> SampledResult:
-    cell, wells = one_period(energy, found.minima.x)
-    return sample_weights(
-        cell, wells, _hessians(energy, found), beta, lambda points: assign_basins(energy, points, basins, LABELLING),
-        config, generator, report,
-    )  # fmt: skip
 
 
 def _sampled(sample: SampledResult, found: SaddleResult) -> Sampled | None:

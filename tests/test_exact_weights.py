@@ -26,6 +26,7 @@ from landscape.weights import (
     sample_weights,
     weight_interval,
 )
+from landscape.weights.neighbours import harmonic_guess
 from landscape.weights.plan import make_plan
 from landscape.weights.tails import effective_draws, generalised_pareto_shape, pareto_shape
 from landscape.weights.tempering import plan_path, weighted_draws
@@ -252,7 +253,9 @@ def test_pareto_shape_of_known_tails() -> None:
 def test_masses_by_hand_and_unbiased_under_partial_labels() -> None:
     """Four draws by hand; and 4,000 relabellings of the same draws, whose mean has |z| < 4.5 (1e-5) at all labels."""
     log_w = np.log([1.0, 2.0, 3.0, 4.0])
-    draws = LabelledDraws(log_w, np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), np.array([0, 2.0, 0, 1.0]))
+    draws = LabelledDraws(
+        log_w, np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), np.array([0, 2.0, 0, 1.0]), np.ones(4)
+    )
     np.testing.assert_allclose(draws.masses(2).share, [(1 - 2) / 10, (4 + 3) / 10, 0.4], atol=1e-15)
     rng = np.random.default_rng(1)
     w, truth, guess = rng.exponential(size=300), rng.integers(0, 3, 300), rng.integers(0, 3, 300)
@@ -261,7 +264,7 @@ def test_masses_by_hand_and_unbiased_under_partial_labels() -> None:
     for _ in range(4000):
         asked = rng.random(300) < p
         label = np.where(asked, truth, guess)
-        shares.append(LabelledDraws(np.log(w), guess, label, asked / p).masses(3).share)
+        shares.append(LabelledDraws(np.log(w), guess, label, asked / p, np.ones(300)).masses(3).share)
     exact_share = np.append(np.bincount(truth, weights=w, minlength=3) / w.sum(), 0)
     z = (np.mean(shares, 0) - exact_share)[:3] / (np.std(shares, 0)[:3] / math.sqrt(4000))
     assert np.abs(z).max() < 4.5
@@ -269,9 +272,12 @@ def test_masses_by_hand_and_unbiased_under_partial_labels() -> None:
 
 def test_labels_go_to_every_state_and_where_wells_meet() -> None:
     energies = torch.tensor([[0.0, 30], [0, 30], [20.2, 20.3], [30, 20]], dtype=torch.float64)
-    p = label_probabilities(-energies.min(1)[0].numpy(), energies, 1)
+    guess = harmonic_guess(energies.numpy())
+    assert guess.first.tolist() == [0, 0, 0, 1] and guess.second.tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(guess.doubt, 1 / (1 + np.exp([30, 30, 0.1, 10])), rtol=1e-12)
+    p = label_probabilities(-energies.min(1)[0].numpy(), guess, 2, 1)
     assert p.sum() == pytest.approx(1) and p[2] == max(p) and p[3] > 0.05
-    assert label_probabilities(np.zeros(3), torch.zeros(3, 1), 100).tolist() == [1, 1, 1]
+    assert label_probabilities(np.zeros(3), harmonic_guess(np.zeros((3, 1))), 1, 100).tolist() == [1, 1, 1]
 
 
 def test_intervals() -> None:
@@ -388,5 +394,7 @@ def test_intervals_cover_the_truth(method: str) -> None:
 def test_label_probabilities_of_draws_that_weigh_nothing() -> None:
     """Weights down to 1e-390 and wells 300 kT apart: no overflow (a warning is an error here), and finite numbers."""
     heights = np.abs(np.random.default_rng(0).normal(size=(1000, 5))) * 300
-    found = label_probabilities(-np.linspace(0, 900, 1000), torch.tensor(heights), 100)
-    assert np.isfinite(found).all() and (found >= 0).all() and found.max() <= 1 and found.sum() <= 101
+    found = label_probabilities(-np.linspace(0, 900, 1000), harmonic_guess(heights), 5, 100)
+    assert np.isfinite(found).all() and (found >= 0).all() and found.max() <= 1
+    # As many labels as were asked for, although a few draws are worth thousands of them.
+    assert found.sum() == pytest.approx(100)

@@ -1,5 +1,7 @@
 """The kernels keep exp(-beta E), the mixture is the density it claims, and errors between chains mean what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -197,27 +199,36 @@ def test_one_generator_decides_everything_and_the_global_one_is_left_alone() -> 
     assert torch.equal(before, torch.get_rng_state())
 
 
-def labelled(rng: np.random.Generator, shift: float = 0.0) -> LabelledChains:
-    """40 sweeps of 60 chains: label 0, 1 or -1 with probability .5 (+ a trend), .4, .1; the guess is often wrong."""
+def labelled(rng: np.random.Generator, shift: float = 0.0, asked: float = 1.0) -> LabelledChains:
+    """40 sweeps of 60 chains: label 0, 1 or -1 with probability .5 (+ a trend), .4, .1; the guess is often wrong.
+
+    asked : probability that a label is the true one, not the guess.
+    """
     time = np.linspace(-shift, shift, 40)[:, None] * np.ones(60)
     u = rng.random((40, 60))
     label = np.where(u < 0.5 + time, 0, np.where(u < 0.9 + time, 1, -1))
     guess = np.where(rng.random(label.shape) < 0.2, 1, np.abs(label))
     energy = rng.random(label.shape)
-    return LabelledChains(np.zeros((10, 60, 1)), energy, guess, label[3::4], 4)
+    known = np.ones((10, 60), bool) if asked == 1 else rng.random((10, 60)) < asked
+    told = np.where(known, label[3::4], guess[3::4])
+    return LabelledChains(np.zeros((10, 60, 1)), energy, guess, told, known / asked, 4)
 
 
-def test_occupancy_is_unbiased_under_a_poor_guess_and_its_error_is_honest() -> None:
+@pytest.mark.parametrize("asked", [1.0, 0.4])
+def test_occupancy_is_unbiased_under_a_poor_guess_and_its_error_is_honest(asked: float) -> None:
     """400 data sets: mean of z within 4.5 standard errors of 0 and its spread within 20 % of 1 (false alarm 1e-4).
 
-    The same numbers without the labels, from the guess alone, are many standard errors off.
+    The same numbers without the labels, from the guess alone, are many standard errors off; so are those from labels
+    of which a part repeats the guess, without their correction.
     """
     rng = np.random.default_rng(0)
-    scores, plain = [], []
+    scores, plain, uncorrected = [], [], []
     for _ in range(400):
-        chains = labelled(rng)
+        chains = labelled(rng, asked=asked)
         share, error = chains.occupancy(2)
         assert share.sum() == pytest.approx(1)
+        as_they_are = replace(chains, correction=np.ones(chains.label.shape))
+        uncorrected.append(as_they_are.occupancy(2)[0][0] - 0.5)
         scores.append((share - [0.5, 0.4, 0.1]) / error)
         low, low_error = chains.occupancy(2, np.array([0.3, np.inf, 0.0]))
         assert low[2] == 0
@@ -227,6 +238,7 @@ def test_occupancy_is_unbiased_under_a_poor_guess_and_its_error_is_honest() -> N
     assert np.abs(z.mean(0)).max() < 4.5 / 20
     assert np.abs(z.std(0) - 1).max() < 0.2
     assert abs(np.mean(plain) - 0.5) > 0.08
+    assert asked == 1 or abs(np.mean(uncorrected)) > 0.04
 
 
 def test_drift_and_changes() -> None:
@@ -235,7 +247,7 @@ def test_drift_and_changes() -> None:
     assert np.abs(labelled(rng).drift(2)).max() < 5
     assert np.abs(labelled(rng, 0.2).drift(2)).max() > 8
     label = np.array([[0, 1, -1], [0, 0, -1], [1, 0, 0], [1, 1, 0]])
-    chains = LabelledChains(np.zeros((4, 3, 1)), np.zeros((4, 3)), label, label, 1)
+    chains = LabelledChains(np.zeros((4, 3, 1)), np.zeros((4, 3)), label, label, np.ones((4, 3)), 1)
     np.testing.assert_array_equal(chains.changes(2), [4, 3, 1])
     np.testing.assert_array_equal(chains.tail(2).label, label[2:])
     assert chains.n_chains == 3

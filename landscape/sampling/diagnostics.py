@@ -16,13 +16,15 @@ class LabelledChains:
 
     x (n_labelled, n_chains, d): positions at sweeps stride, 2 stride, ... (counted from 1). energy, guess (n_sweeps,
     n_chains) at every sweep; label (n_labelled, n_chains). Labels and guesses are integers; -1 is a label like any
-    other here: none of the known.
+    other here: none of the known. correction (n_labelled, n_chains) : where the label is the true one only with
+    probability p, 1 / p if it is, and 0 if it repeats the guess; 1 where it always is.
     """
 
     x: np.ndarray
     energy: np.ndarray
     guess: np.ndarray
     label: np.ndarray
+    correction: np.ndarray
     stride: int
 
     @property
@@ -33,8 +35,9 @@ class LabelledChains:
         """The chains without their first n_dropped labelled positions and the sweeps that led to them."""
         sweeps = n_dropped * self.stride
         return LabelledChains(
-            self.x[n_dropped:], self.energy[sweeps:], self.guess[sweeps:], self.label[n_dropped:], self.stride
-        )
+            self.x[n_dropped:], self.energy[sweeps:], self.guess[sweeps:], self.label[n_dropped:],
+            self.correction[n_dropped:], self.stride,
+        )  # fmt: skip
 
     def occupancy(self, n_labels: int, ceilings: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Share of each label 0 .. n_labels - 1, and of -1 last, with standard errors: two arrays (n_labels + 1,).
@@ -42,15 +45,15 @@ class LabelledChains:
         ceilings (n_labels + 1,) : count label i only where the energy is below ceilings[i].
 
         The guess is a control variate: a chain's estimate is its mean of [guess = i] over all sweeps plus its mean of
-        [label = i] - [guess = i] over the labelled ones. It is unbiased whatever the guess is worth. Standard error:
-        standard deviation between the chains / sqrt(n_chains).
+        correction ([label = i] - [guess = i]) over the labelled ones. It is unbiased whatever the guess is worth.
+        Standard error: standard deviation between the chains / sqrt(n_chains).
         """
         labelled = slice(self.stride - 1, None, self.stride)
         guess, energy = self.guess[labelled][: len(self.label)], self.energy[labelled][: len(self.label)]
         estimate = (
             _shares(self.guess, self.energy, n_labels, ceilings)
-            + _shares(self.label, energy, n_labels, ceilings)
-            - _shares(guess, energy, n_labels, ceilings)
+            + _shares(self.label, energy, n_labels, ceilings, self.correction)
+            - _shares(guess, energy, n_labels, ceilings, self.correction)
         )
         return mean_between_chains(estimate)
 
@@ -61,8 +64,8 @@ class LabelledChains:
         cannot show, makes it large. Labels on which all chains agree count as 0.
         """
         half = len(self.guess) // 2
-        first = _shares(self.guess[:half], None, n_labels, None)
-        second = _shares(self.guess[len(self.guess) - half :], None, n_labels, None)
+        first = _shares(self.guess[:half], None, n_labels)
+        second = _shares(self.guess[len(self.guess) - half :], None, n_labels)
         mean, error = mean_between_chains(second - first)
         return np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
 
@@ -82,11 +85,19 @@ def mean_between_chains(chain_values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return chain_values.mean(axis=0), chain_values.std(axis=0, ddof=1) / np.sqrt(n_chains)
 
 
-def _shares(labels: np.ndarray, energy: np.ndarray | None, n_labels: int, ceilings: np.ndarray | None) -> np.ndarray:
-    """Each chain's share of each label: (n_records, n_chains) -> (n_chains, n_labels + 1)."""
+def _shares(
+    labels: np.ndarray,
+    energy: np.ndarray | None,
+    n_labels: int,
+    ceilings: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+) -> np.ndarray:
+    """Each chain's share of each label, a record counted `counts` times: (n_records, n_chains) -> (n_chains, m + 1)."""
     n_records, n_chains = labels.shape
     bins = np.where(labels < 0, n_labels, labels)
-    keep = None if ceilings is None or energy is None else (energy < ceilings[bins]).astype(float).ravel()
+    weights = np.ones(labels.shape) if counts is None else counts
+    if ceilings is not None and energy is not None:
+        weights = weights * (energy < ceilings[bins])
     flat = (bins + np.arange(n_chains) * (n_labels + 1)).ravel()
-    counts = np.bincount(flat, weights=keep, minlength=n_chains * (n_labels + 1))
-    return counts.reshape(n_chains, n_labels + 1) / max(n_records, 1)
+    total = np.bincount(flat, weights=weights.ravel(), minlength=n_chains * (n_labels + 1))
+    return total.reshape(n_chains, n_labels + 1) / max(n_records, 1)

@@ -14,22 +14,24 @@ from landscape.errors import UsageError
 from landscape.sampling.independence import inverse_factors, squared_distances
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
+from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, harmonic_guess
 from landscape.weights.plan import ExactWeights, make_plan
 from landscape.weights.tails import effective_draws, pareto_shape, share_beyond
 from landscape.weights.tempering import WeightedDraws, weighted_draws
-from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities
+from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities, pooled
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
-ROUNDS = 4  # in which the budget is spent at most
+ROUNDS = 8  # in which the budget is spent at most: the labels of each teach the guess of the next
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 8  # effective ones: with many more, single labels would speak for too many draws
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
 MIN_EFFECTIVE = 200  # effective draws below which there is no result
 MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
 MAX_LOST = 0.05  # share of the mass in no known basin above which the weights mean nothing
+GUIDING = 0.1  # effective draws a draw above which a mixture is one for chains to propose from
 FAR = "far from harmonic"
 
 
@@ -42,8 +44,10 @@ class ExactResult:
     error. All four are None where the draws could not be trusted; `reason` then says why.
     unassigned, unassigned_se : share of the mass whose gradient flow reaches none of the known minima.
     converged : healthy, and within the target errors. reason : what is wrong where it is not, else "".
-    effective : (sum w)^2 / sum w^2. largest_share : of one draw in the total weight. pareto_shape : of the tail of the
-    weights. n_draws, n_labelled, evaluations : spent. levels : of the tempered path, 1 for plain importance sampling.
+    guide : what the draws have taught about the landscape, for chains; None where plain importance sampling does not
+    serve. effective : (sum w)^2 / sum w^2. largest_share : of one draw in the total weight. pareto_shape : of the tail
+    of the weights. n_draws, n_labelled, evaluations : spent. levels : of the tempered path, 1 for plain importance
+    sampling.
     """
 
     weights: np.ndarray | None
@@ -54,6 +58,7 @@ class ExactResult:
     unassigned_se: float
     converged: bool
     reason: str
+    guide: Guide | None
     effective: float
     largest_share: float
     pareto_shape: float
@@ -118,41 +123,65 @@ class _Estimate:
         affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost) // ROUNDS
         wanted = DRAWS_PER_LABEL * options.labels / ROUNDS / max(self.plan.efficiency, 1e-3)
         self.round_size = max(min(int(wanted), affordable), MIN_ROUND)
-        self.rounds = 0
-        self.draws = LabelledDraws(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+        self.rounds: list[LabelledDraws] = []
+        self.asked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # labelled draws, labels, log weights
+        self.neighbours: Neighbours | None = None
 
     def extend(self) -> ExactResult:
         plan, n = self.plan, self.round_size
         drawn = weighted_draws(self.energy, self.wells.beta, plan.mixture, plan.path, n, self.generator)
         self.evaluations += n * plan.path.cost
-        self.rounds += 1
         log_w = drawn.log_weights.numpy()
         # Flows are dear: none where the weights alone say that there will be no result.
         hopeless = ROUNDS * effective_draws(log_w) < MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
-        self.draws = self.draws.joined(self._labelled(drawn, 0 if hopeless else self.options.labels // ROUNDS))
+        self.rounds.append(self._labelled(drawn, 0 if hopeless else self.options.labels // ROUNDS))
+        self.draws = pooled(self.rounds, len(self.wells.x))
         result = self._summary()
         self.finished = self.finished or hopeless
         return result
 
     def _labelled(self, drawn: WeightedDraws, n_labels: int) -> LabelledDraws:
         log_w, wells = drawn.log_weights.numpy(), self.wells
-        # Reduced harmonic energies of the wells, as wide as the mixture was fitted.
-        means, inverses = self.plan.mixture.means[:-1], inverse_factors(self.plan.mixture.factors[:-1])
-        harmonic = 0.5 * self.options.inflation**2 * squared_distances(drawn.x, means, inverses)
-        energies = wells.beta * wells.bottoms + harmonic
-        guess = energies.argmin(1).numpy()
-        label, correction = guess.copy(), np.zeros(len(log_w))
+        guess = self._guess(drawn.x)
+        label, correction = guess.first.copy(), np.zeros(len(log_w))
         if n_labels == 0:
-            return LabelledDraws(log_w, guess, label, correction)
-        p = label_probabilities(log_w, energies, n_labels)
-        chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
-        answer = np.asarray(self.assign(drawn.x[torch.as_tensor(chosen)]))
+            return LabelledDraws(log_w, guess.first, label, correction, np.ones(len(log_w)))
         n = len(wells.x)
+        p = label_probabilities(log_w, guess, n, n_labels)
+        chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
+        x = drawn.x[torch.as_tensor(chosen)]
+        answer = np.asarray(self.assign(x))
         if answer.shape != (chosen.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
         label[chosen], correction[chosen] = answer, 1 / p[chosen]
-        return LabelledDraws(log_w, guess, label, correction)
+        self._learn(x, answer, log_w[chosen] - np.log(p[chosen]))
+        return LabelledDraws(log_w, guess.first, label, correction, np.ones(len(log_w)))
+
+    def _guess(self, x: torch.Tensor) -> Guess:
+        return self._harmonic(x) if self.neighbours is None else self.neighbours.guess(x.numpy())
+
+    def _harmonic(self, x: torch.Tensor) -> Guess:
+        # Reduced harmonic energies of the wells, as wide as the mixture was fitted.
+        means, inverses = self.plan.mixture.means[:-1], inverse_factors(self.plan.mixture.factors[:-1])
+        harmonic = 0.5 * self.options.inflation**2 * squared_distances(x, means, inverses)
+        return harmonic_guess((self.wells.beta * self.wells.bottoms + harmonic).numpy())
+
+    def _learn(self, x: torch.Tensor, label: np.ndarray, log_weights: np.ndarray) -> None:
+        """From now on the labelled draws guess, if they would have been wrong less often than the harmonic wells were.
+
+        The draws to come are independent of these, so that the estimate stays without bias.
+        """
+        known = label >= 0
+        self.asked.append((x.numpy()[known], label[known], log_weights[known]))
+        points, labels, log_u = (np.concatenate(part) for part in zip(*self.asked, strict=True))
+        if len(labels) < LEAST:
+            return
+        learned = Neighbours(points, labels, inverse_factors(self.plan.mixture.factors[-1:])[0].mT.numpy())
+        u = np.exp(log_u - log_u.max())
+        harmonic = self._harmonic(torch.as_tensor(points))
+        better = u @ (learned.guess_of_themselves().first != labels) < u @ (harmonic.first != labels)
+        self.neighbours = learned if better else None
 
     def _summary(self) -> ExactResult:
         n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights
@@ -172,8 +201,8 @@ class _Estimate:
                 f"the largest standard error {error[known].max():.2g} stayed above the target {options.target_se:g}: "
                 "allow more draws, evaluations and labels"
             )
-        self.finished = self.rounds == ROUNDS or (
-            precise and bool((masses.log_z_se[:n] <= options.relative_se).all())
+        self.finished = len(self.rounds) == ROUNDS or (
+            precise and bool((masses.log_z_se[:n][matters] <= options.relative_se).all())
         )  # fmt: skip
 
         def kept(values: np.ndarray) -> np.ndarray | None:
@@ -182,10 +211,15 @@ class _Estimate:
         return ExactResult(
             weights=kept(share), standard_errors=kept(error), log_z=kept(masses.log_z), log_z_se=kept(masses.log_z_se),
             unassigned=float(masses.share[n]), unassigned_se=float(masses.share_se[n]), converged=precise,
-            reason=reason, effective=effective, largest_share=largest, pareto_shape=pareto_shape(log_w),
-            n_draws=len(log_w), n_labelled=self.n_labelled, evaluations=self.evaluations,
-            levels=len(self.plan.path.levels),
+            reason=reason, guide=self._guide(), effective=effective, largest_share=largest,
+            pareto_shape=pareto_shape(log_w), n_draws=len(log_w), n_labelled=self.n_labelled,
+            evaluations=self.evaluations, levels=len(self.plan.path.levels),
         )  # fmt: skip
+
+    def _guide(self) -> Guide | None:
+        """A guide need not be right, but chains stay long at points that its mixture hardly ever proposes."""
+        direct = len(self.plan.path.levels) == 1 and self.plan.efficiency >= GUIDING
+        return Guide(self.plan.mixture, self.neighbours) if direct else None
 
     def _distrust(self, effective: float, beyond: float, lost: bool, unknown: np.ndarray) -> str:
         """Why there are no numbers, "" where there are."""

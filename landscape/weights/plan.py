@@ -32,14 +32,14 @@ PLANNING = 4  # the part 1 / PLANNING of the evaluations may go into each path t
 class ExactWeights:
     """How `exact_weights` works.
 
-    target_se : standard error at which it stops, for every weight. relative_se : the same for every mass on its
-    own, so that rare states are right as well. draws : most weighted draws. evaluations : most evaluations of the
-    energy for draws. labels : most draws that are labelled by gradient flow. inflation, broad_weight, floor_weight,
+    target_se : standard error at which it stops, for every weight. relative_se : the same for the mass, on its own, of
+    every state whose weight may be target_se or more. draws : most weighted draws. evaluations : most evaluations of
+    the energy for draws. labels : most draws that are labelled by gradient flow. inflation, broad_weight, floor_weight,
     dof : of the proposal, see `harmonic_mixture`.
     """
 
     target_se: float = 0.005
-    relative_se: float = 0.05
+    relative_se: float = 0.1
     draws: int = 250_000
     evaluations: int = 400_000
     labels: int = 6000

@@ -17,6 +17,7 @@ from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
+from landscape.weights.neighbours import Guide
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
@@ -24,6 +25,7 @@ Progress = Callable[[str], None]
 
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
+RARELY = 0.125  # probability of a label where all neighbours of a point have the same
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
 
@@ -109,6 +111,7 @@ def sample_weights(
     config: SampledWeights,
     generator: torch.Generator,
     progress: Progress | None = None,
+    guide: Guide | None = None,
 ) -> SampledResult:
     """Basin weights of `minima` (n, d), hessians (n, d, d) there, by sampling exp(-beta E) and gradient flow.
 
@@ -118,9 +121,12 @@ def sample_weights(
     (`LabelledChains.occupancy`), and never twice about one that a chain has not left. Runs until every standard error
     is at most config.target_se, or config.max_sweeps end. Standard errors come from the spread between chains. A move
     to a point without a finite energy is rejected.
+
+    guide : of `exact_weights` on the same energy, in place of the harmonic mixture and of the harmonic guess of labels:
+    chains mix faster, and fewer labels do. Whatever it is worth, the weights keep no bias from it.
     """
     wells = Wells.at(energy, minima, hessians, positive_beta(beta))
-    sampler = _Sampler(energy, wells, assign, config, generator)
+    sampler = _Sampler(energy, wells, assign, config, generator, guide)
     summary = sampler.extend(min(FIRST_ROUND, config.max_sweeps))
     while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
@@ -136,8 +142,15 @@ class _Sampler:
     """Chains in progress: `extend` runs them on, labels what is new, and sums up."""
 
     def __init__(
-        self, energy: Energy, wells: Wells, assign: Assign, config: SampledWeights, generator: torch.Generator
+        self,
+        energy: Energy,
+        wells: Wells,
+        assign: Assign,
+        config: SampledWeights,
+        generator: torch.Generator,
+        guide: Guide | None,
     ) -> None:
+        self.neighbours = None if guide is None else guide.neighbours
         self.energy, self.wells = energy, wells
         self.assign, self.config, self.generator = assign, config, generator
         self.n_sweeps, self.largest_error = 0, math.inf
@@ -154,15 +167,17 @@ class _Sampler:
         home = torch.randint(len(wells.x), (config.n_chains,), generator=generator)
         state = state.where(state.energy.isfinite(), Chains.init(energy, wells.x[home]))
         state, settled = warm_up([local], energy, wells.beta, state, config.warm_up // 2, generator)
-        kernels: list[Kernel] = [Independence(mixture(config.floor_weight)), *settled]
+        proposal = mixture(config.floor_weight) if guide is None else guide.mixture
+        kernels: list[Kernel] = [Independence(proposal), *settled]
         remaining = config.warm_up - config.warm_up // 2
         self.state, self.kernels = warm_up(kernels, energy, wells.beta, state, remaining, generator)
         self.accepted = np.zeros(2)
         self.last_x = torch.full_like(wells.x[home], torch.nan)
-        self.last_label = np.full(config.n_chains, -1)
+        self.last_label, self.last_correction = np.full(config.n_chains, -1), np.ones(config.n_chains)
         self.chains = LabelledChains(
             np.empty((0, config.n_chains, energy.dim)), np.empty((0, config.n_chains)),
-            np.empty((0, config.n_chains), dtype=int), np.empty((0, config.n_chains), dtype=int), config.label_every,
+            np.empty((0, config.n_chains), dtype=int), np.empty((0, config.n_chains), dtype=int),
+            np.empty((0, config.n_chains)), config.label_every,
         )  # fmt: skip
         self.n_labelled = 0
         self.first = 0  # labelled positions dropped at the start because the chains still drifted
@@ -172,11 +187,11 @@ class _Sampler:
         n_sweeps = stride * max(1, math.ceil(n_sweeps / stride))
         x: list[torch.Tensor] = []
         energies: list[torch.Tensor] = []
-        guesses: list[torch.Tensor] = []
+        guesses: list[np.ndarray] = []
 
         def observe(state: Chains) -> None:
             energies.append(state.energy)
-            guesses.append(self.wells.guess(state.x))
+            guesses.append(self._guess(state.x))
             if len(energies) % stride == 0:
                 x.append(state.x)
 
@@ -186,32 +201,46 @@ class _Sampler:
         self.accepted += n_sweeps * np.array(accepted)
         self.n_sweeps += n_sweeps
         old = self.chains
+        label, correction = self._label(torch.stack(x), np.stack(guesses[stride - 1 :: stride]))
         self.chains = LabelledChains(
             np.concatenate([old.x, torch.stack(x).numpy()]),
             np.concatenate([old.energy, torch.stack(energies).numpy()]),
-            np.concatenate([old.guess, torch.stack(guesses).numpy()]),
-            np.concatenate([old.label, self._label(torch.stack(x))]),
+            np.concatenate([old.guess, np.stack(guesses)]),
+            np.concatenate([old.label, label]),
+            np.concatenate([old.correction, correction]),
             stride,
         )
         return self._summary()
 
-    def _label(self, x: torch.Tensor) -> np.ndarray:
-        """Labels of x (n_records, n_chains, d), asking about each position of a chain once however long it stays
-        there.
+    def _guess(self, x: torch.Tensor) -> np.ndarray:
+        return self.wells.guess(x).numpy() if self.neighbours is None else self.neighbours.guess(x.numpy()).first
+
+    def _label(self, x: torch.Tensor, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and corrections of x (n_records, n_chains, d), asking about each position of a chain at most once
+        however long it stays there, and rarely where all labelled neighbours agree on the guess.
         """
         before = torch.cat([self.last_x[None], x[:-1]])
         moved = (x != before).any(2).numpy()
-        answer = np.asarray(self.assign(x[torch.as_tensor(moved)]))
+        asked, correction = np.ones(moved.sum(), bool), np.ones(moved.sum())
+        if self.neighbours is not None:
+            agreed = self.neighbours.guess(x[torch.as_tensor(moved)].numpy()).doubt == 0
+            draw = torch.rand(len(asked), dtype=torch.float64, generator=self.generator).numpy()
+            asked = ~agreed | (draw < RARELY)
+            correction = np.where(agreed, asked / RARELY, 1.0)
+        answer = np.asarray(self.assign(x[torch.as_tensor(moved)][torch.as_tensor(asked)]))
         n = len(self.wells.x)
-        if answer.shape != (moved.sum(),) or ((answer < -1) | (answer >= n)).any():
+        if answer.shape != (asked.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
-        labels = np.empty(moved.shape, dtype=int)
-        labels[moved] = answer
+        label, corrections = guess.copy(), np.empty(moved.shape)
+        fresh = guess[moved]
+        fresh[asked] = answer
+        label[moved], corrections[moved] = fresh, correction
         for row, rested in enumerate(~moved):
-            labels[row, rested] = (labels[row - 1] if row else self.last_label)[rested]
-        self.last_x, self.last_label = x[-1], labels[-1]
-        return labels
+            label[row, rested] = (label[row - 1] if row else self.last_label)[rested]
+            corrections[row, rested] = (corrections[row - 1] if row else self.last_correction)[rested]
+        self.last_x, self.last_label, self.last_correction = x[-1], label[-1], corrections[-1]
+        return label, corrections
 
     def _summary(self) -> SampledResult:
         n, config = len(self.wells.x), self.config

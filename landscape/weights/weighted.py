@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-BULK = 0.1  # share of a state's labels that go to its bulk, where the harmonic guess has no doubt
+from landscape.weights.neighbours import Guess
+
+BULK = 0.1  # share of a state's labels that go to its bulk, where the guess has no doubt
 
 
 @dataclass(frozen=True)
 class LabelledDraws:
-    """m independent draws: log_weights, guess, label, correction, all (m,).
+    """m independent draws: log_weights, guess, label, correction, scale, all (m,).
 
     A draw was labelled with probability p, and then has correction = 1 / p; else correction = 0 and the label repeats
     the guess. Its contribution to the mass of basin i, with weight w, is
@@ -20,24 +22,22 @@ class LabelledDraws:
         y_i = w [1(guess = i) + correction (1(label = i) - 1(guess = i))],
 
     whose mean over the labelling is w 1(basin is i). Label -1 is a basin of its own here: none of the known.
+    scale : what a draw counts for beside the others; it changes nothing but the errors.
     """
 
     log_weights: np.ndarray
     guess: np.ndarray
     label: np.ndarray
     correction: np.ndarray
+    scale: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_weights)
 
-    def joined(self, other: LabelledDraws) -> LabelledDraws:
-        """These draws, then the others."""
-        return LabelledDraws(*(np.concatenate([vars(self)[name], vars(other)[name]]) for name in vars(self)))
-
     def masses(self, n: int) -> Masses:
         """Masses of the basins 0 .. n - 1, and of -1 last."""
         top = self.log_weights.max()
-        w = np.exp(self.log_weights - top)
+        w = self.scale * np.exp(self.log_weights - top)
         same = self.label == self.guess
         rows = np.concatenate([self.guess, np.where(self.label < 0, n, self.label)[~same]])
         weight = np.concatenate([w, w[~same]])
@@ -47,13 +47,29 @@ class LabelledDraws:
             return np.bincount(rows, weights=values, minlength=n + 1)
 
         first, second, mixed = summed(y), summed(y * y), summed(y * weight)
-        total, m = w.sum(), len(w)
+        total, counted = w.sum(), self.scale.sum()
         share = first / total
         spread = second - 2 * share * mixed + share**2 * (w @ w)
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_z = np.log(first / m) + top
-            log_z_se = np.sqrt(np.maximum(second / first**2 - 1 / m, 0))
+            log_z = np.log(first / counted) + top
+            log_z_se = np.sqrt(np.maximum(second / first**2 - (self.scale / counted) @ (self.scale / counted), 0))
         return Masses(share, np.sqrt(np.maximum(spread, 0)) / total, log_z, log_z_se)
+
+
+def pooled(rounds: Sequence[LabelledDraws], n: int) -> LabelledDraws:
+    """The draws of all rounds, each scaled by the inverse of the variance that its round has a draw.
+
+    The variance is that of the shares of the n basins, summed. Guesses only become better from round to round, so that
+    a round which looks better than a later one was lucky, and counts no more than that.
+    """
+    inverse = np.ones(len(rounds))
+    if all(np.isfinite(draws.log_weights).any() for draws in rounds):
+        errors = [draws.masses(n).share_se for draws in rounds]
+        variance = np.array([len(draws) * float(se @ se) for draws, se in zip(rounds, errors, strict=True)])
+        variance = np.maximum.accumulate(variance[::-1])[::-1]
+        inverse = variance.min() / variance if variance.min() > 0 else inverse
+    scaled = [replace(draws, scale=np.full(len(draws), factor)) for draws, factor in zip(rounds, inverse, strict=True)]
+    return LabelledDraws(*(np.concatenate([vars(part)[name] for part in scaled]) for name in vars(scaled[0])))
 
 
 @dataclass(frozen=True)
@@ -67,24 +83,33 @@ class Masses:
     log_z_se: np.ndarray
 
 
-def label_probabilities(log_weights: np.ndarray, energies: torch.Tensor, n_labels: int) -> np.ndarray:
+def label_probabilities(log_weights: np.ndarray, guess: Guess, n: int, n_labels: int) -> np.ndarray:
     """How probable it should be that each draw is labelled, (m,), so that about n_labels are.
 
-    energies (m, n) : reduced harmonic energies h of the wells at the draws. With g and s the lowest two, h_s - h_g
-    their distance and W_i the weight of the draws that have i lowest,
+    With g and s the likeliest two of the n wells, p_s the doubt that it is s, and W_i the weight of the draws that are
+    guessed to be in i,
 
-        p ~ w [BULK / W_g + (1 / W_g + 1 / W_s) / (1 + exp(h_s - h_g))],
+        p ~ w [BULK / W_g + (1 / W_g + 1 / W_s) p_s],
 
     so that every state, however rare, gets its labels, most of them where two wells meet.
     """
-    m, n = energies.shape
     w = np.exp(log_weights - log_weights.max())
-    lowest, order = (part.numpy() for part in energies.topk(min(2, n), dim=1, largest=False))
-    guess, second = order[:, 0], order[:, -1]
-    weight = np.bincount(guess, weights=w, minlength=n)
+    weight = np.bincount(guess.first, weights=w, minlength=n)
     # A weight this small is no weight: its inverse would overflow.
     inverse = np.divide(1, weight, out=np.zeros(n), where=weight > np.finfo(float).tiny)
-    doubt = np.zeros(m) if n == 1 else np.exp(-np.logaddexp(0, lowest[:, 1] - lowest[:, 0]))
-    # Rows first: w / W_guess is at most 1, and w exp(-distance) / W_second of the order of 1.
-    matters = w * inverse[guess] * (BULK + doubt) + w * doubt * inverse[second]
-    return np.minimum(1, n_labels * matters / matters.sum())
+    # Rows first: w / W_guess is at most 1, and w times the doubt of the order of 1.
+    matters = w * inverse[guess.first] * (BULK + guess.doubt) + w * guess.doubt * inverse[guess.second]
+    return _capped(matters, n_labels)
+
+
+def _capped(matters: np.ndarray, total: float) -> np.ndarray:
+    """min(1, c matters) with the c for which the sum is `total`, or 1 wherever anything matters if that is fewer."""
+    order = np.sort(matters)[::-1]
+    left = np.cumsum(order[::-1])[::-1]  # of those from each place on, the small ones summed first
+    # With the k largest at 1, the others share the rest; k is the least for which none of these exceeds 1.
+    k = np.arange(len(order))
+    fits = (total - k) * order <= left
+    first = int(fits.argmax()) if fits.any() else len(order)
+    if first == len(order) or order[first] <= 0 or left[first] <= 0:
+        return (matters > 0).astype(float)
+    return np.minimum(1, (total - first) / left[first] * matters)

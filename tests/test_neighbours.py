@@ -1,0 +1,122 @@
+"""Guesses from labelled neighbours: by hand, and worthless ones that must leave the weights as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+
+from landscape.energy import Energy
+from landscape.weights import ExactWeights, SampledResult, SampledWeights, exact_weights, sample_weights
+from landscape.weights.neighbours import Guide, Neighbours
+from landscape.weights.weighted import LabelledDraws, pooled
+
+TOP = 0.3
+MINIMA = np.array([[-1.0, 0.0], [1.0, 0.0]])
+
+
+def bent(z: torch.Tensor) -> torch.Tensor:
+    """Two wells of unequal width, a stiff second coordinate: 4 (x^2 - 1)^2 tilted and bent so that E_x(TOP) = 0."""
+    x, y = z[:, 0], z[:, 1]
+    return x**4 - (4 / 3) * TOP * x**3 - 2 * x**2 + 4 * TOP * x + 2 * y**2
+
+
+def side(z: torch.Tensor) -> torch.Tensor:
+    return (z[:, 0] > TOP).long()
+
+
+def right_weight(beta: float) -> float:
+    def mass(low: float, high: float) -> float:
+        slope = lambda x: np.exp(-beta * (x**4 - (4 / 3) * TOP * x**3 - 2 * x**2 + 4 * TOP * x))  # noqa: E731
+        return quad(slope, low, high, epsabs=1e-13)[0]
+
+    return mass(TOP, 5) / (mass(-5, TOP) + mass(TOP, 5))
+
+
+def chains(guide: Guide | None, seed: int = 0, target: float = 0.006) -> SampledResult:
+    energy = Energy(bent, 2)
+    return sample_weights(
+        energy, MINIMA, energy.hessian(MINIMA), 1.0, side, SampledWeights(target_se=target),
+        torch.Generator().manual_seed(seed), guide=guide,
+    )  # fmt: skip
+
+
+def test_the_nearest_vote_with_the_inverse_of_their_distance() -> None:
+    x = np.array([[0.0], [1], [2], [3], [4], [50]])
+    label = np.array([0, 0, 2, 2, 2, 1])
+    guess = Neighbours(x, label, np.eye(1)).guess(np.array([[0.5], [3.5], [2.0]]))
+    assert guess.first.tolist() == [0, 2, 2] and guess.second.tolist() == [2, 0, 0]
+    left, right = 1 / 0.5 + 1 / 0.5, 1 / 1.5 + 1 / 2.5 + 1 / 3.5
+    assert guess.doubt[0] == pytest.approx(right / (left + right), rel=1e-6)
+    assert guess.doubt[2] < 1e-6  # at a labelled point only that one counts
+    # All alike: no doubt, and no second.
+    alone = Neighbours(x, np.ones(6, int), np.eye(1)).guess(np.array([[0.5]]))
+    assert (alone.first[0], alone.second[0], alone.doubt[0]) == (1, 1, 0)
+    # Without its own vote the far point is one of the others.
+    themselves = Neighbours(x, label, np.eye(1)).guess_of_themselves()
+    assert themselves.first[5] == 2 and themselves.first[4] == 2
+
+
+def test_directions_count_in_the_units_of_the_scale() -> None:
+    x = np.array([[0.0, 0.0], [0, 1]] * 3)
+    label = np.array([0, 1] * 3)
+    point = np.array([[2.0, 0.2]])
+    assert Neighbours(x, label, np.diag([1.0, 1])).guess(point).first == 0
+    assert Neighbours(x, label, np.diag([1.0, 100])).guess(point).doubt < 0.3
+    assert Neighbours(x, label, np.diag([1.0, 0.01])).guess(point).doubt > 0.3
+
+
+@pytest.mark.parametrize("what", ["learned", "all left", "shuffled"])
+def test_a_guide_saves_labels_and_biases_nothing(what: str) -> None:
+    """|z| < 4.5 over six seeds each (false alarm 1e-4 in all), also where all neighbours agree on what is wrong.
+
+    Without the correction the second guide would give weight 1 to the left.
+    """
+    energy, truth = Energy(bent, 2), right_weight(1.0)
+    found = exact_weights(
+        energy, MINIMA, energy.hessian(MINIMA), 1.0, side, ExactWeights(), torch.Generator().manual_seed(9)
+    )
+    assert found.guide is not None and found.guide.neighbours is not None and found.weights is not None
+    guide, neighbours = found.guide, found.guide.neighbours
+    if what != "learned":
+        rng, x = np.random.default_rng(0), np.random.default_rng(1).normal(size=(2000, 2))
+        wrong = np.zeros(2000, int) if what == "all left" else rng.permutation(np.arange(2000) % 2)
+        guide = Guide(guide.mixture, Neighbours(x, wrong, np.eye(2)))
+    for seed in range(6):
+        result = chains(guide, seed)
+        assert result.converged and result.weights is not None and result.standard_errors is not None
+        assert abs(result.weights[1] - truth) < 4.5 * result.standard_errors[1]
+    assert neighbours.guess(MINIMA).first.tolist() == [0, 1]
+    plain = chains(None, 0)
+    asked = (result.n_labelled / len(result.chains.guess), plain.n_labelled / len(plain.chains.guess))
+    assert what == "shuffled" or asked[0] < 0.4 * asked[1]  # labels a sweep
+
+
+def test_rounds_count_by_their_errors_and_luck_does_not_count() -> None:
+    """Two rounds of draws, one with a poor guess: pooled by the inverse variances the error falls below that of the
+    plain mean, and the mean over 300 repetitions is the truth within 4.5 standard errors (1e-5)."""
+    rng, n = np.random.default_rng(3), 2000
+
+    def round_of(wrong: float) -> LabelledDraws:
+        truth = (rng.random(n) < 0.3).astype(int)
+        guess = np.where(rng.random(n) < wrong, 1 - truth, truth)
+        asked = rng.random(n) < 0.1
+        return LabelledDraws(
+            rng.normal(0, 0.3, n), guess, np.where(asked, truth, guess), asked / 0.1, np.ones(n)
+        )  # fmt: skip
+
+    shares, plain, told = [], [], []
+    for _ in range(300):
+        rounds = [round_of(0.3), round_of(0.02)]
+        masses = pooled(rounds, 2).masses(2)
+        shares.append(masses.share[1])
+        told.append(masses.share_se[1])
+        both = LabelledDraws(*(np.concatenate([vars(part)[name] for part in rounds]) for name in vars(rounds[0])))
+        plain.append(both.masses(2).share[1])
+    assert abs(np.mean(shares) - 0.3) < 4.5 * np.std(shares) / np.sqrt(300)
+    assert np.std(shares) < 0.8 * np.std(plain)
+    assert np.mean(told) == pytest.approx(np.std(shares), rel=0.15)
+    # A first round in which nothing was wrong by luck counts no more a draw than the one after it.
+    lucky = pooled([round_of(0.0), round_of(0.3)], 2)
+    np.testing.assert_array_equal(lucky.scale, 1)
