@@ -12,7 +12,6 @@ from landscape.search.driver import Status
 from landscape.search.particles import descents, spacing_of, symmetry_of
 from landscape.search.stationary import StationaryPoints
 from landscape.search.string import Paths, StringOptions, join_halves, make_paths, resample
-from landscape.search.traces import traced_flow
 
 MOST_PATHS = 100  # of the lowest saddles; an image costs as much as a step of a search
 
@@ -22,14 +21,14 @@ def cluster_paths(
     states: np.ndarray,
     saddles: np.ndarray,
     joins: np.ndarray,
-    sides: Callable[[np.ndarray], torch.Tensor],
+    sides: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]],
     found: StationaryPoints,
     options: StringOptions,
 ) -> tuple[Paths, np.ndarray]:
     """Paths through the lowest saddles with two known ends, and which of `joins` (m, 2) these are.
 
     states (n, d) in their order; saddles (m,) : catalogue numbers, lowest first, of points in `found`; sides : of some
-    of these, points beside both sides of each, pairs together. The first image
+    of these, points beside both sides of each, pairs together, and Hessians there. The first image
     is states[joins[k, 0]] itself; the last is the copy of states[joins[k, 1]] to which the saddle leads from there.
     """
     chosen = np.flatnonzero((joins >= 0).all(1))[:MOST_PATHS]
@@ -40,7 +39,7 @@ def cluster_paths(
         return Paths(np.zeros((0, m, d)), none, none, nothing, nothing.astype(int), np.zeros((0, d)), nothing,
                      nothing.astype(int)), np.zeros(0, int)  # fmt: skip
     top = found.x[saddles[chosen]]
-    halves = _descents(energy, states, joins[chosen], top, sides(saddles[chosen]))
+    halves = _descents(energy, states, joins[chosen], top, *sides(saddles[chosen]))
     n_left = m // 2 + 1
     left = torch.cat([resample(half.flip(0)[None], n_left) for half in halves[0::2]])
     right = torch.cat([resample(half[None], m - n_left + 1) for half in halves[1::2]])
@@ -52,11 +51,11 @@ def cluster_paths(
 
 
 def _descents(
-    energy: Energy, states: np.ndarray, joins: np.ndarray, top: np.ndarray, beside: torch.Tensor
+    energy: Energy, states: np.ndarray, joins: np.ndarray, top: np.ndarray, beside: torch.Tensor, hessian: torch.Tensor
 ) -> list[torch.Tensor]:
     """2 n polylines (k, d): from each saddle top (n, d) to copies of the two states that it joins, in their order."""
     symmetry = symmetry_of(energy)
-    ended = descents(energy, beside, spacing_of(symmetry, states), traced_flow)
+    ended = descents(energy, beside, hessian, spacing_of(symmetry, states), traced=True)
     ends = ended["x"].cpu().numpy()
     halves = []
     for k, (a, b) in enumerate(joins):

@@ -7,6 +7,8 @@ two sides are copies of one minimum joins that state to itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.sparse import coo_array
@@ -18,7 +20,6 @@ from landscape.energy.alignment import sorted_distances
 from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult
 from landscape.search.driver import Status
 from landscape.search.explore import UNKNOWN, SaddleSearch
-from landscape.search.flow import gradient_flow
 from landscape.search.lbfgs import relax
 from landscape.search.minima import MinimaResult, Progress
 from landscape.search.particle_paths import cluster_paths
@@ -27,6 +28,8 @@ from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, canonical_order
 from landscape.search.string import StringOptions, relax_strings, straight_images
 
+PRODUCTS = 2  # by which walks renew Hessians, see `EigenvectorFollowing.products`; an exact one costs 2 d gradients
+LONGER = 2  # a walk with estimates of Hessians makes more iterations, which are cheaper
 MOST_MINIMA = 24  # from which walks of one round start
 FARTHEST = 0.7  # length of a walk's first displacement at most, in units of the spacing of particles and of sqrt(d)
 SPREAD = 3.0  # a walk that takes a particle farther out than this, in units of the largest cluster, has diverged
@@ -60,6 +63,11 @@ class ParticleRounds:
         self.hits: dict[int, int] = {}
         self.tried: set[tuple[int, int]] = set()
         self.rounds, self.last = 0, (0, 0)
+        self.walk_options = config.walk
+        if not config.walk.products:
+            self.walk_options = replace(
+                config.walk, products=PRODUCTS, max_iterations=LONGER * config.walk.max_iterations
+            )
 
     def numbers(self, index: int) -> np.ndarray:
         """Catalogue numbers of the nondegenerate points with this index."""
@@ -137,7 +145,7 @@ class ParticleRounds:
         one = torch.ones(len(x), dtype=torch.long, device=x.device)
         known = set(self.numbers(1).tolist())
         ended = follow_eigenvectors(
-            self.energy, x, one, 2 * self.spacing, (-far, far), options or self.config.walk
+            self.energy, x, one, 2 * self.spacing, (-far, far), options or self.walk_options
         )  # fmt: skip
         at = self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], hits="others")
         saddles = set(self.numbers(1).tolist())
@@ -156,29 +164,30 @@ class ParticleRounds:
 
     # -- what saddles join -------------------------------------------------------------------------------------------
 
-    def sides(self, saddles: np.ndarray) -> torch.Tensor:
-        """Points (2 n, d) beside both sides of n saddles, pairs together."""
+    def sides(self, saddles: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points (2 n, d) beside both sides of n saddles, pairs together, and the Hessians (2 n, d, d) of these."""
         found = self.catalogue.points()
         mode = np.linalg.eigh(found.hessian[saddles])[1][:, :, 0]
         signed = np.stack([-mode, mode], 1).reshape(-1, self.energy.dim)
-        return self._tensor(found.x[saddles].repeat(2, 0) + SIDE_STEP * self.spacing * signed)
+        beside = found.x[saddles].repeat(2, 0) + SIDE_STEP * self.spacing * signed
+        return self._tensor(beside), self._tensor(found.hessian[saddles].repeat(2, 0))
 
     def _connect(self) -> None:
         """Descend both sides of every saddle without ends; minima met on the way are added."""
         pending = np.array([k for k in self.numbers(1) if int(k) not in self.ends], int)
         if not len(pending):
             return
-        reached = self._descend(self.sides(pending))
+        reached = self._descend(*self.sides(pending))
         beyond = self.catalogue.points().index[reached] > 0
         again = np.flatnonzero((reached >= 0) & beyond)
         if len(again):  # a flow may end on another saddle where symmetry leads it there: go on beside it
-            reached[again] = self._descend(self.sides(reached[again]))[1::2]
+            reached[again] = self._descend(*self.sides(reached[again]))[1::2]
         minima = set(self.numbers(0).tolist())
         ends = [int(k) if int(k) in minima else UNKNOWN for k in reached]
         self.ends |= {int(k): (ends[2 * i], ends[2 * i + 1]) for i, k in enumerate(pending)}
 
-    def _descend(self, x: torch.Tensor) -> np.ndarray:
-        return self._settle(descents(self.energy, x, self.spacing, gradient_flow))
+    def _descend(self, x: torch.Tensor, hessian: torch.Tensor) -> np.ndarray:
+        return self._settle(descents(self.energy, x, hessian, self.spacing))
 
     # -- strings -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +208,7 @@ class ParticleRounds:
         if len(dips):
             self._settle(relax(self.energy, dips, 0.3 * self.spacing, center=dips))
         if len(tops):
-            self._walk(tops, EigenvectorFollowing(initial_trust=0.02, largest_trust=0.1))
+            self._walk(tops, replace(self.walk_options, initial_trust=0.02, largest_trust=0.1))
 
     def join_groups(self) -> None:
         """Walks and strings from the states that no saddle joins to the largest group, as long as there are any, at

@@ -7,16 +7,12 @@ would visit them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from landscape.energy import Energy, ParticleSymmetry
 from landscape.errors import EnergyError, UsageError
-from landscape.search.basins import Basins
 from landscape.search.driver import State, Status
-from landscape.search.flow import FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult, MinimaSearch, Progress
 from landscape.search.starts import Points, draw_finite
@@ -29,10 +25,11 @@ from landscape.search.stationary import (
     newton_polish,
 )
 from landscape.search.unseen import LARGE, unseen_probability
+from landscape.search.updated_flow import updated_flow
 
 # radii of clouds, times n_particles^(1 / dim), before anything is known; the second lot where the first finds nothing
 PILOT_RADII = ((0.3, 1.0, 3.0), (0.01, 0.1, 10.0, 100.0))
-FLOW_STEPS = 60  # of the gradient flow that decides which way a descent leads, before a quicker one ends it
+REACH = 0.3  # length scale of the quick descent that ends a flow, in units of the spacing
 POINT = 1e-6  # a cluster of this size is none
 SETTLING = 40  # iterations after which overlaps are gone and planar clouds are planar still
 PILOT_CLOUDS = 16  # at each of them
@@ -190,20 +187,17 @@ def spacing_of(symmetry: ParticleSymmetry, x: np.ndarray) -> float:
     return float(np.median(distance.min(2)))
 
 
-def descents(energy: Energy, x: torch.Tensor, spacing: float, flow: Callable[..., State]) -> State:
-    """From each row of x (n, d) the gradient flow, by `flow`, until it is clear where it leads, then a quick descent
-    in short steps: the state of that, and what else `flow` told."""
-    local = 0.3 * spacing
-    origin = torch.zeros(1, energy.dim, dtype=energy.dtype, device=energy.device)
-    nowhere = Basins(origin, torch.full_like(origin[:, 0], -1.0), local)  # no balls: copies of minima are everywhere
-    flowed = flow(energy, x, nowhere, FlowOptions(max_iterations=FLOW_STEPS))
-    return flowed | relax(energy, flowed["x"], local, center=flowed["x"])
+def descents(energy: Energy, x: torch.Tensor, hessian: torch.Tensor, spacing: float, traced: bool = False) -> State:
+    """From each row of x (n, d) the gradient flow until it is clear where it leads, then a quick descent in short
+    steps: the state of that, and the `trace` of the flow. hessian (n, d, d) : at x or near it."""
+    flowed = updated_flow(energy, x, hessian, spacing, traced)
+    return flowed | relax(energy, flowed["x"], REACH * spacing, center=flowed["x"])
 
 
 def assign_clusters(energy: Energy, x: torch.Tensor, minima: np.ndarray) -> np.ndarray:
     """Label configurations x (n, d) by the minimum (m, d) of which their gradient flow reaches a copy, -1 for none."""
     symmetry = symmetry_of(energy)
-    ended = descents(energy, x, spacing_of(symmetry, minima), gradient_flow)
+    ended = descents(energy, x, energy.hessian(x), spacing_of(symmetry, minima))
     polished = newton_polish(energy, ended["x"])
     arrived = (polished["status"] == Status.CONVERGED).cpu().numpy()
     points, energies = polished["x"].cpu().numpy(), polished["energy"].cpu().numpy()

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from landscape.energy import Energy
+from landscape.energy import Energy, ParticleSymmetry
 from landscape.energy.modulo import eigh_modulo
 from landscape.search.driver import State, Status, iterate
 from landscape.search.krylov import polish_by_products
@@ -315,7 +315,7 @@ class Catalogue:
         good = np.nonzero((polished["status"] == Status.CONVERGED).cpu().numpy())[0]
         outputs = ("x", "energy", "gradient", "hessian", "eigenvalues", "modes")
         x, energy, gradient, hessian, eigenvalues, modes = (polished[k].cpu().numpy()[good] for k in outputs)
-        index, degenerate = classify(eigenvalues, self._nearby_curvature(polished["x"][good]) if len(good) else None)
+        index, degenerate = classify(eigenvalues, self._nearby_curvature(polished["x"][good], hessian))
         numbers = np.full(len(polished["status"]), -1)
         if self.energy.symmetry is not None:
             x = self.energy.symmetry.canonical(x)
@@ -330,8 +330,14 @@ class Catalogue:
             numbers[row] = known
         return numbers
 
-    def _nearby_curvature(self, x: torch.Tensor) -> np.ndarray:
-        """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero."""
+    def _nearby_curvature(self, x: torch.Tensor, hessian: np.ndarray) -> np.ndarray:
+        """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero.
+
+        Where translations are declared the way leads to a copy, which has the same Hessian.
+        """
+        symmetry = self.energy.symmetry
+        if not len(x) or (isinstance(symmetry, ParticleSymmetry) and symmetry.translation):
+            return np.linalg.norm(hessian, axis=(1, 2))
         offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
         if self.energy.matrix_free:
             size = largest_curvature(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])

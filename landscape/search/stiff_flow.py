@@ -82,7 +82,7 @@ def _stiff_step(
     usable = hessian.isfinite().all(2).all(1)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     curvature, modes = torch.linalg.eigh(torch.where(usable[:, None, None], hessian, eye))
-    force = _into(modes, -gradient)
+    force = into(modes, -gradient)
     h = _not_too_far(force, curvature, dt, longest)
     move, defect, error = torch.zeros_like(x), torch.zeros_like(x), torch.full_like(h, torch.inf)
     rows = torch.nonzero(usable)[:, 0]
@@ -91,8 +91,8 @@ def _stiff_step(
             break
         c, f, v = curvature[rows], force[rows], modes[rows]
         first = phi_1(h[rows, None], c) * f
-        reached = -energy.gradient(x[rows] + _out_of(v, first))
-        d = _into(v, reached) - f + c * first
+        reached = -energy.gradient(x[rows] + out_of(v, first))
+        d = into(v, reached) - f + c * first
         correction = 2 * phi_3(h[rows, None], c) * d
         error[rows] = (correction.norm(dim=1) / tolerance[rows]).nan_to_num(torch.inf)
         move[rows], defect[rows] = first + correction, d
@@ -100,7 +100,7 @@ def _stiff_step(
         rows = rows[refused]
         h[rows] = h[rows] * (0.9 * error[rows] ** (-1 / 3)).clamp(0.1, 0.8)
     done = usable & (error <= 1)
-    new = torch.where(done[:, None], x + _out_of(modes, move), x)
+    new = torch.where(done[:, None], x + out_of(modes, move), x)
     at = torch.nonzero(done)[:, 0]
     new_value, new_gradient = value.clone(), gradient.clone()
     new_value[at], new_gradient[at] = energy.value_and_gradient(new[at])
@@ -112,7 +112,7 @@ def _stiff_step(
     growth = (0.9 * error.clamp_min(1e-6) ** (-1 / 3)).clamp(0.2, GROWTH)
     next_dt = h * torch.where(accepted, growth, torch.where(done, 0.25, 1.0))
     tiny = torch.finfo(x.dtype).tiny
-    to_stationary = (_into(modes, new_gradient) / curvature.abs().clamp_min(tiny)).norm(dim=1)
+    to_stationary = (into(modes, new_gradient) / curvature.abs().clamp_min(tiny)).norm(dim=1)
     interior = (
         x[:, None] + _way(force, curvature, defect, h) @ modes.mT if record else x.new_zeros(len(x), 0, x.shape[1])
     )
@@ -121,12 +121,12 @@ def _stiff_step(
     )  # fmt: skip
 
 
-def _into(modes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+def into(modes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Components of vectors (n, d) along the columns of modes (n, d, d)."""
     return torch.bmm(vectors[:, None], modes)[:, 0]
 
 
-def _out_of(modes: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
+def out_of(modes: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
     return torch.bmm(modes, components[:, :, None])[:, :, 0]
 
 

@@ -25,11 +25,11 @@ def traced_flow(energy: Energy, x: torch.Tensor, basins: Basins, options: FlowOp
         seen.append((rows.clone(), state["x"].clone()))
 
     ended = gradient_flow(energy, x, basins, options, record)
-    traces = [thinned(points) for points in _by_row(seen, len(x))]
+    traces = [thinned(points) for points in by_row(seen, len(x))]
     return ended | {"trace": torch.as_tensor(np.stack(traces)).to(x)}
 
 
-def _by_row(seen: list[tuple[torch.Tensor, torch.Tensor]], n: int) -> list[np.ndarray]:
+def by_row(seen: list[tuple[torch.Tensor, torch.Tensor]], n: int) -> list[np.ndarray]:
     """The positions that each of n rows passed through, from (row numbers, positions) of every step."""
     rows = torch.cat([r for r, _ in seen]).cpu().numpy()
     x = torch.cat([p for _, p in seen]).cpu().numpy()
