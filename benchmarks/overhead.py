@@ -1,8 +1,9 @@
 """How far a search is from its limit: its time over that of the same evaluations by raw batched gradients.
 
 Every call of the energy counts in gradient-equivalents (value .5, value and gradient 1, Hessian-vector product 2,
-Hessian 2 d) times its rows, at the time that a raw gradient takes a row in a batch of so many rows: `autograd.grad` of
-the summed function, nothing else. CPU time of one thread, the least of some repetitions, since others use the machine.
+Hessian 2 d) times the time of a raw gradient of as many rows: `autograd.grad` of the summed function, nothing else. The
+calls of a search are done again so, one after the other, right after it. CPU time of one thread, the least of some
+repetitions of either, since others use the machine.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ import torch
 from problems import Problem
 
 from landscape.energy import Energy
-from landscape.search import MinimaSearch, Points, SaddleSearch, StringOptions, find_minima
-from landscape.search.connect import find_saddles
+from landscape.search import MinimaSearch, Points, SaddleSearch, find_minima
+from landscape.search.connect import PAIR_STRINGS, find_saddles
 from landscape.search.explore import Explorer
 from landscape.search.saddles import follow_eigenvectors
 from landscape.search.stationary import Catalogue
 from landscape.search.string import relax_strings, straight_images
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 WEIGHTS = {"value": 0.5, "value_and_gradient": 1.0, "hvp": 2.0}
 
 
@@ -55,35 +55,31 @@ class Metered(Energy):
         return super().hessian(x)
 
 
-def raw_seconds(problem: Problem, repetitions: int = 7) -> np.ndarray:
-    """CPU seconds of a raw batched gradient at each of SIZES, the least of some."""
-    seconds = []
-    for size in SIZES:
-        x = torch.as_tensor(problem.starts(size, 1))
-        times = []
-        for _ in range(repetitions if size < 2000 else 2):
-            begin = time.process_time()
-            leaf = x.clone().requires_grad_(True)
-            torch.autograd.grad(problem.function(leaf).sum(), leaf)
-            times.append(time.process_time() - begin)
-        seconds.append(min(times))
-    return np.array(seconds)
+def raw_seconds(problem: Problem, calls: list[tuple[float, int]]) -> float:
+    """CPU seconds of these calls (weight, rows), each as one raw batched gradient times its weight."""
+    points = torch.as_tensor(problem.starts(max(rows for _, rows in calls), 1))
+    seconds = 0.0
+    for weight, rows in calls:
+        begin = time.process_time()
+        leaf = points[:rows].clone().requires_grad_(True)
+        torch.autograd.grad(problem.function(leaf).sum(), leaf)
+        seconds += weight * (time.process_time() - begin)
+    return seconds
 
 
 def measured(problem: Problem, search: Callable[[Metered], Any], repetitions: int = 3) -> dict[str, float]:
     """The least CPU time of a search, that of its evaluations done raw, and their ratio."""
-    raw = np.minimum(raw_seconds(problem), raw_seconds(problem))
-    least, calls = np.inf, []
+    least = raw = np.inf
+    calls: list[tuple[float, int]] = []
     for _ in range(repetitions):
         energy = Metered(problem)
         begin = time.process_time()
         search(energy)
         least, calls = min(least, time.process_time() - begin), energy.calls
-    raw = np.minimum(raw, raw_seconds(problem))
+        raw = min(raw, raw_seconds(problem, calls))
     weights, rows = (np.array(part, float) for part in zip(*calls, strict=True))
-    limit = float(weights @ np.exp(np.interp(np.log(rows), np.log(SIZES), np.log(raw))))
     return {
-        "cpu_s": least, "raw_s": limit, "ratio": least / limit, "calls": len(calls),
+        "cpu_s": least, "raw_s": raw, "ratio": least / raw, "calls": len(calls),
         "mean_rows": float(rows.mean()), "gradient_equivalents": float(weights @ rows),
     }  # fmt: skip
 
@@ -99,16 +95,16 @@ def overheads(problem: Problem, starts: int, repetitions: int = 3) -> list[dict[
     x = torch.as_tensor(found.minima.x)
     first, second = torch.triu_indices(len(x), len(x), 1)
     near = (x[first] - x[second]).norm(dim=1).argsort()[:60]
-    images = straight_images(x[first[near]], x[second[near]], 15)
+    images = straight_images(x[first[near]], x[second[near]], PAIR_STRINGS.n_images)
     one = torch.ones(len(walks), dtype=torch.long)
     searches: dict[str, Callable[[Metered], Any]] = {
         "minima": lambda energy: find_minima(energy, MinimaSearch(starts=Points(points))),
         "saddle walks": lambda energy: follow_eigenvectors(energy, walks, one, scale, region),
-        "strings": lambda energy: relax_strings(energy, images, StringOptions(15, 200, 0.05)),
+        "strings": lambda energy: relax_strings(energy, images, PAIR_STRINGS),
         "whole search": lambda energy: find_saddles(energy, generator=torch.Generator().manual_seed(0)),
     }
     rows = []
     for name, search in searches.items():
-        times = 1 if name == "whole search" else repetitions
+        times = min(2, repetitions) if name == "whole search" else repetitions
         rows.append({"task": "overhead", "energy": problem.name, "search": name} | measured(problem, search, times))
     return rows

@@ -30,7 +30,7 @@ from landscape.search.string import (
 from landscape.search.unseen import unseen_number
 
 NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
-PAIR_STRINGS = StringOptions(n_images=15, max_iterations=200, force_tolerance=0.05)
+PAIR_STRINGS = StringOptions(n_images=15, max_iterations=60, force_tolerance=0.05)  # walks start from what it leaves
 CONFINING_RADII = (2.0, 3.0, 5.0, 30.0)
 OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating point, has grown
 MET_ONCE = 0.01  # share of the saddles: of hundreds a few may be met by one walk only, of dozens none
