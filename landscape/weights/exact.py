@@ -30,6 +30,7 @@ DRAWS_PER_LABEL = 8  # effective ones: with many more, single labels would speak
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
 MIN_EFFECTIVE = 200  # effective draws below which there is no result
 MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
+VISIBLE = 0.5  # part of the target error: rarer states may stay without a number
 MAX_LOST = 0.05  # share of the mass in no known basin above which the weights mean nothing
 GUIDING = 0.1  # effective draws a draw above which a mixture is one for chains to propose from
 FAR = "far from harmonic"
@@ -189,7 +190,7 @@ class _Estimate:
         largest = float(np.exp(log_w.max() - np.logaddexp.reduce(log_w))) if effective else 1.0
         masses = self.draws.masses(n) if effective else Masses(*np.full((4, n + 1), np.nan))
         share, error = masses.share[:n], masses.share_se[:n]
-        matters = ~(share + 3 * error < options.target_se)
+        matters, visible = (~(share + 3 * error < part * options.target_se) for part in (1, VISIBLE))
         beyond = np.array([share_beyond(log_w[self.draws.guess == i]) for i in range(n)])
         known = (beyond <= MAX_RELATIVE) & (masses.log_z_se[:n] <= MAX_RELATIVE)
         lost = masses.share[n] > MAX_LOST + 3 * masses.share_se[n]
@@ -201,8 +202,9 @@ class _Estimate:
                 f"the largest standard error {error[known].max():.2g} stayed above the target {options.target_se:g}: "
                 "allow more draws, evaluations and labels"
             )
+        wanted = np.where(matters, options.relative_se, MAX_RELATIVE)
         self.finished = len(self.rounds) == ROUNDS or (
-            precise and bool((masses.log_z_se[:n][matters] <= options.relative_se).all())
+            precise and bool((masses.log_z_se[:n] <= wanted)[visible].all())
         )  # fmt: skip
 
         def kept(values: np.ndarray) -> np.ndarray | None:
