@@ -36,6 +36,7 @@ OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating
 MET_ONCE = 0.01  # share of the saddles: of hundreds a few may be met by one walk only, of dozens none
 MISSED = 0.05  # saddles by Chao's estimate, which is too low where some are hard to hit
 MAX_PAIRS = 500  # strings a round
+SWEEP_PARTS = 4  # of a sweep, which ends with the first of them that finds something
 MANY_MINIMA = 100  # with more of them the points of every index are too many to be searched for unasked
 
 
@@ -181,7 +182,11 @@ class _Rounds:
         known = self._n_known()
         if self.config.sweep:
             self.progress(f"saddles: a sweep of {self.config.sweep} further descents")
-            self.explorer.sweep(self.config.sweep)
+        left = self.config.sweep
+        while left > 0 and self._n_known() == known:  # what is new sends the search back to its rounds at once
+            n = min(left, max(1, self.config.sweep // SWEEP_PARTS))
+            self.explorer.sweep(n)
+            left -= n
         self._join_pairs()
         return self._n_known() > known
 

@@ -1,0 +1,146 @@
+"""Descents from many starts to minima: polish, escape from saddles, and what ran away."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from landscape.energy import Energy, Periodic
+from landscape.search.driver import State, Status
+from landscape.search.lbfgs import LBFGS, relax
+from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
+
+MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
+CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
+FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
+# A first step longer than a small well leaps out of it, so that descents begin with short steps, which grow with the
+# way they have come. In ten dimensions a thousand of them meet a quarter more wells, at a third more gradients; with a
+# tenth of these steps there is no more to be met.
+SHORT = 0.03  # the steps' scale at a start, as a part of the radius
+
+
+class Descents:
+    """Descents within center (d,) +- radius, of which a catalogue keeps the ends. runaway : lowest energy of a diverged
+    row. periodic : the energy's symmetry where it has periods; free (d,) : coordinates without one."""
+
+    def __init__(self, energy: Energy, options: LBFGS, generator: torch.Generator, catalogue: Catalogue) -> None:
+        self.energy, self.options, self.generator, self.catalogue = energy, options, generator, catalogue
+        self.center = torch.zeros(energy.dim, dtype=energy.dtype, device=energy.device)
+        self.radius = 1.0
+        self.runaway = np.inf
+        self.periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
+        periodic = torch.zeros(energy.dim, dtype=torch.bool, device=energy.device)
+        self.free = ~periodic if self.periodic is None else ~torch.as_tensor(self.periodic.mask).to(periodic)
+
+    def to_minima(self, x: torch.Tensor, *, short: bool, count: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Descend from rows (n, d): the catalogue number (n,) that each of them reached, -1 for none, and its `Status`
+        (n,). Rows that end on saddles and plateaus are pushed off and go on.
+
+        short : begin with short steps, so that a row in a small well stays in it; else with steps of the radius' size.
+        count : as hits of the points reached.
+        """
+        number = np.full(len(x), -1)
+        status = np.full(len(x), int(Status.UNFINISHED))
+        pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
+        rows = np.arange(len(x))
+        for _ in range(MAX_ESCAPES):
+            ended = self._relaxed(x, short)
+            at = self.settle(ended, count)
+            status[rows], number[rows] = ended["status"].cpu().numpy(), at
+            rows, at = rows[at >= 0], at[at >= 0]
+            found = self.catalogue.points()
+            flat = found.degenerate[at]
+            status[rows[flat]] = Status.DEGENERATE
+            leave = (found.index[at] > 0) | (flat & ~pushed[rows])
+            if not leave.any():
+                break
+            pushed[rows[flat]] = True
+            rows, at = rows[leave], at[leave]
+            x = self._push_off(at)
+            status[rows], number[rows] = Status.UNFINISHED, -1
+        return number, status
+
+    def _relaxed(self, x: torch.Tensor, short: bool) -> State:
+        if not short:
+            return relax(self.energy, x, self.radius, self.options, center=self.center)
+        ended = relax(self.energy, x, SHORT * self.radius, self.options, center=x)
+        far = ended["status"] == Status.DIVERGED  # too far for short steps, but no runaway yet
+        if bool(far.any()):
+            for name, part in self._relaxed(ended["x"][far], short=False).items():
+                ended[name][far] = part
+        return ended
+
+    def settle(self, ended: State, count: bool = False) -> np.ndarray:
+        """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""
+        status = ended["status"]
+        self._note_runaways(ended)
+        at = np.full(len(status), -1)
+        arrived = (status == Status.CONVERGED).cpu().numpy()
+        at[arrived] = self.catalogue.add(ended["x"][arrived], hits="minima" if count else "none")
+        found = self.catalogue.points()
+        # A polish that climbs has left for a point which is not where the descent led.
+        energy, rows = ended["energy"].cpu().numpy(), np.nonzero(at >= 0)[0]
+        climbed = found.energy[at[rows]] - energy[rows] > CLIMB * (1 + np.abs(energy[rows]))
+        at[rows[climbed]] = -1
+        status[torch.as_tensor(arrived & (at < 0), device=status.device)] = Status.UNFINISHED
+        minima = self.minima().energy
+        if len(minima):
+            below = ended["energy"] < minima.min() - FAR_BELOW * self.energy_span()
+            status[below & (status == Status.UNFINISHED)] = Status.DIVERGED
+            self._note_runaways(ended)
+        return at
+
+    def _note_runaways(self, ended: State) -> None:
+        diverged = ended["status"] == Status.DIVERGED
+        if bool(diverged.any()):
+            self.runaway = min(self.runaway, float(ended["energy"][diverged].nan_to_num(-torch.inf).min()))
+
+    def _push_off(self, numbers: np.ndarray) -> torch.Tensor:
+        """Points beside the given saddles and plateaus, along a random combination of their falling (or flat) modes."""
+        found = self.catalogue.points()
+        x = torch.as_tensor(found.x[numbers], dtype=self.energy.dtype, device=self.energy.device)
+        eigenvalues, vectors = (torch.as_tensor(part, dtype=torch.float64) for part in found.lowest_modes(numbers))
+        largest = torch.as_tensor(np.abs(found.eigenvalues[numbers]).max(1), dtype=torch.float64)
+        draw = torch.randn(eigenvalues.shape, generator=self.generator, dtype=torch.float64)
+        falling = eigenvalues < 0
+        flat = torch.as_tensor(found.degenerate[numbers])[:, None] & (
+            eigenvalues.abs() <= DEGENERATE * largest[:, None]
+        )
+        modes = torch.where(falling.any(1, keepdim=True), falling, flat)
+        modes = torch.where(modes.any(1, keepdim=True), modes, True)  # a Hessian that vanishes as a whole
+        direction = torch.einsum("nij,nj->ni", vectors, torch.where(modes, draw, 0))
+        direction = direction / direction.norm(dim=1, keepdim=True)
+        return x + 1e-2 * self.radius * direction.to(x)
+
+    # -- what was found ------------------------------------------------------------------------------------------------
+
+    def minima(self) -> StationaryPoints:
+        return self.catalogue.points().of_index(0)
+
+    def minimum_numbers(self) -> np.ndarray:
+        """Catalogue numbers of the minima."""
+        found = self.catalogue.points()
+        return np.nonzero((found.index == 0) & ~found.degenerate)[0]
+
+    def energy_span(self) -> float:
+        """Spread of the minima's energies; a thousandth of their size where there is a single level."""
+        energies = self.minima().energy
+        return max(float(np.ptp(energies)), 1e-3 * (1 + float(np.abs(energies).min())))
+
+    def unbounded(self) -> bool:
+        """Whether a row has run away far below the lowest minimum."""
+        return bool(self.runaway < self.minima().energy.min() - FAR_BELOW * self.energy_span())
+
+    def no_minimum(self) -> str:
+        """Why there is none."""
+        found = self.catalogue.points()
+        if found.degenerate.any():
+            why = "the points reached are degenerate (a zero Hessian eigenvalue: a flat direction or a symmetry)"
+        elif self.runaway < np.inf:
+            why = "every start ran away: the energy is unbounded below, or flat far out"
+        else:
+            why = "no start came to a point with zero gradient (kinks, singularities, or too few iterations)"
+        return (
+            f"an analysis needs at least one minimum, but the search of {self.energy.source} found none: {why}; "
+            "confine the energy, or give --box or --starts-from near its wells"
+        )
