@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
@@ -84,7 +84,7 @@ class Reference:
         if self.counts is None:
             return np.full(len(self.log_relaxation), np.inf)
         half = 0.5 * np.ptp(self.log_relaxation_interval, axis=1)
-        return np.square(norm.ppf(0.5 + 0.5 * confidence) / np.maximum(half, 1e-9))
+        return np.square(ndtri(0.5 + 0.5 * confidence) / np.maximum(half, 1e-9))
 
     def method_of(self, i: int, j: int) -> str:
         return BRACKET if self.bracketed is not None and self.bracketed[i, j] else self.method
@@ -225,6 +225,6 @@ def _counted_relaxation(counted: CountedRates, confidence: float) -> tuple[np.nd
             array[i, j] *= 1 + 1e-4
         other = relaxation_rates(moved[0], moved[1])[: len(values)]
         variance += (np.log(np.abs(other) / values) / 1e-4 * relative) ** 2
-    width = norm.ppf(0.5 + 0.5 * confidence) * np.sqrt(variance)
+    width = ndtri(0.5 + 0.5 * confidence) * np.sqrt(variance)
     logs = np.log(values)
     return logs, np.stack([logs - width, logs + width], axis=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from landscape.checks.assemble import StepEffect, assemble
 from landscape.checks.brackets import with_brackets
@@ -171,7 +171,7 @@ class _Run:
         rates = effective_rates(coarse, self.dynamics)[0]
         with np.errstate(divide="ignore", invalid="ignore"):  # unseen rates, and the diagonal
             logs = np.where(rates > 0, np.log(rates), np.nan) - reference.log_rates
-            error = norm.ppf(0.5 + 0.5 * self.options.confidence) * coarse.standard_error / coarse.rates
+            error = ndtri(0.5 + 0.5 * self.options.confidence) * coarse.standard_error / coarse.rates
             half = np.hypot(error, 0.5 * np.ptp(reference.log_interval, axis=-1))
         reason = ""
         if coarse.diverged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from landscape.energy import Energy
 
@@ -24,7 +24,7 @@ def anharmonicity(
     n, d = minima.shape
     values, vectors = np.linalg.eigh(hessians)
     normal = torch.randn(n, SAMPLES, d, generator=generator, dtype=torch.float64, device=generator.device)
-    inside = normal.square().sum(-1).cpu().numpy() < chi2.ppf(INSIDE, d)
+    inside = normal.square().sum(-1).cpu().numpy() < 2 * gammaincinv(0.5 * d, INSIDE)
     whitened = normal.cpu().numpy()
     offsets = np.einsum("nik,nmk->nmi", vectors / np.sqrt(beta * values)[:, None, :], whitened)
     centers = np.asarray(energy.value(minima))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy  # its parts load on first use: 0.3 s that most analyses need not pay
 
 Array = np.ndarray
 
@@ -149,7 +149,7 @@ def nearest_copy(a: Array, b: Array, species: Array, signs: tuple[int, ...], rot
     for start in _orientations(a.shape[1], signs) if rotate else [np.eye(a.shape[1])]:
         matrix, permutation = start, np.zeros(0, int)
         for _ in range(MAX_ALTERNATIONS):
-            new = linear_sum_assignment(foreign - a @ matrix @ b.T)[1]
+            new = scipy.optimize.linear_sum_assignment(foreign - a @ matrix @ b.T)[1]
             if len(permutation) and (new == permutation).all():
                 break
             permutation = new

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy  # its parts load on first use
 
 from landscape.errors import UsageError
 from landscape.network.algebra import components
@@ -156,7 +156,7 @@ def _crisp(start: Array) -> Array:
         return -float(largest) if np.isfinite(largest) else 0.0  # no crispness where no scale exists
 
     steps = min(200 * k * k, _MOST_STEPS)
-    found = minimize(loss, np.eye(k - 1).ravel(), method="Nelder-Mead", options={"maxiter": steps})
+    found = scipy.optimize.minimize(loss, np.eye(k - 1).ravel(), method="Nelder-Mead", options={"maxiter": steps})
     return _normalised(basis @ filled(found.x))
 
 

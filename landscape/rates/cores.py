@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import chi2
+from scipy.special import gammainc, gammaincinv
 
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy, Periodic
@@ -28,7 +28,7 @@ from landscape.errors import UsageError
 from landscape.search.basins import Basins, make_basins
 from landscape.search.flow import assign_basins
 
-SMALLEST_SHARE = float(chi2.cdf(1.0, 3))
+SMALLEST_SHARE = float(gammainc(1.5, 0.5))
 NO_FLIGHT = 2.0  # collision rates over frequencies from which on every mode of a well is overdamped
 GAP = 0.9  # cores that would touch keep this part of the size at which they do
 SHELLS = (1.0, 0.6)  # parts of the core's size at which its place in the basin is tested
@@ -97,7 +97,7 @@ def discs(centers: np.ndarray, radius: float | np.ndarray) -> Cores:
 
 def default_level(n: int) -> float:
     """Level of a core in a phase space of n dimensions: max(1, the .1987 quantile of chi-squared with n degrees)."""
-    return 1.0 if n <= 3 else float(chi2.ppf(SMALLEST_SHARE, n))
+    return 1.0 if n <= 3 else 2 * float(gammaincinv(0.5 * n, SMALLEST_SHARE))
 
 
 def make_cores(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import chi2, norm
+from scipy.special import gammaincinv, ndtri
 
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy
@@ -78,9 +78,9 @@ class Tally:
         with np.errstate(divide="ignore", invalid="ignore"):
             # variance of the count over the Poisson one; from a handful of counts it cannot be told
             spread = np.where(self.count >= 5, np.maximum(1.0, square / self.count), 1.0)
-            low = np.where(self.count > 0, chi2.ppf(tail, 2 * self.count / spread), 0) * spread / (2 * total)
-            high = chi2.ppf(1 - tail, 2 * self.count / spread + 2) * spread / (2 * total)
-            width = np.exp(norm.ppf(1 - tail) * error / k)
+            low = np.where(self.count > 0, gammaincinv(self.count / spread, tail), 0) * spread / total
+            high = gammaincinv(self.count / spread + 1, 1 - tail) * spread / total
+            width = np.exp(ndtri(1 - tail) * error / k)
         many = self.count >= FEW_COUNTS
         interval = np.stack([np.where(many, k / width, low), np.where(many, k * width, high)], axis=-1)
         diagonal = np.arange(len(k))

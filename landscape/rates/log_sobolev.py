@@ -12,7 +12,7 @@ section 2.4. As the second weight vanishes alpha / gap -> 2 / |log pi_2|.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy  # its parts load on first use
 from scipy.special import xlogy
 
 from landscape.errors import UsageError
@@ -101,6 +101,6 @@ def _refined(conductance: np.ndarray, weights: np.ndarray, side: np.ndarray, uni
     for low in (0.05, 0.5):
         for high in (side, ~side):
             start = np.where(high, 1.0, low)
-            ended = minimize(quotient, start / np.sqrt(weights @ start**2), jac=True, method="L-BFGS-B")
+            ended = scipy.optimize.minimize(quotient, start / np.sqrt(weights @ start**2), jac=True, method="L-BFGS-B")
             best = min(best, float(ended.fun))
     return unit + best

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
@@ -243,7 +243,7 @@ def time_step_effect(
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(seen, found.rates / true.rates, np.nan)
         error = np.where(seen, np.hypot(found.standard_error / found.rates, true.standard_error / true.rates), np.nan)
-    width = np.exp(norm.ppf(0.5 + 0.5 * options.confidence) * error)
+    width = np.exp(ndtri(0.5 + 0.5 * options.confidence) * error)
     reason = reference.reason or _reason(found, options)
     if found.diverged:
         reason = f"{found.diverged} of {found.diverged + found.trajectories} trajectories overflow at this time step"
@@ -373,7 +373,7 @@ def _compare(one: CountedRates, two: CountedRates) -> tuple[np.ndarray, bool]:
         difference = np.log(one.rates / two.rates)
         error = np.hypot(one.standard_error / one.rates, two.standard_error / two.rates)
         discrepancy = np.where(enough, difference / error, np.nan)
-    limit = norm.ppf(1 - 0.5 * FALSE_ALARM / max(1, int(enough.sum())))
+    limit = ndtri(1 - 0.5 * FALSE_ALARM / max(1, int(enough.sum())))
     return discrepancy, bool((np.abs(discrepancy[enough]) <= limit).all())
 
 

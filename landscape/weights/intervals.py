@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from landscape.errors import UsageError
 
@@ -21,7 +21,8 @@ def weight_interval(
     if not 0 < confidence < 1:
         raise UsageError(f"a confidence lies between 0 and 1, not {confidence!r}")
     w, se = np.asarray(weights, dtype=float), np.asarray(standard_errors, dtype=float)
-    t = float(stats.t.ppf(0.5 + 0.5 * confidence, dof))
+    upper = 0.5 + 0.5 * confidence
+    t = float(special.stdtrit(dof, upper) if np.isfinite(dof) else special.ndtri(upper))
     inside = (w > 0) & (w < 1)
     safe = np.where(inside, w, 0.5)
     center, half = special.logit(safe), t * se / (safe * (1 - safe))

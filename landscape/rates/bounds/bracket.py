@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from landscape.dynamics import Dynamics
 from landscape.energy import Energy
@@ -191,7 +191,7 @@ def _interval(
     region: Region, level: float, upper: Estimate, resistance: Estimate, population: Population, confidence: float
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """log of both bounds on cap Z (2,), log Z_A, and log of the interval of the rate (2,); nan: void."""
-    z = float(norm.ppf(1 - (1 - confidence) / TESTS))
+    z = float(ndtri(1 - (1 - confidence) / TESTS))
     log_scale = -float(region.scale.log().sum())  # dx = dy / prod gamma^(1/2)
     bounds = np.array([resistance.value, upper.value])
     bounds = np.log(np.where(bounds > 0, bounds, np.nan)) * [-1, 1]

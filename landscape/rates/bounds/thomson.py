@@ -30,8 +30,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy  # its parts load on first use
 import torch
-from scipy.integrate import quad
 
 from landscape.rates.bounds.basis import Fields, chunks, cutoff, envelope, make_fields, support_radius
 from landscape.rates.bounds.channels import Channel, Network
@@ -90,7 +90,7 @@ def envelope_mass(d: int) -> float:
     def shell(r: float) -> float:
         return float(r ** (d - 1) * math.exp(-0.5 * r * r) * (1 - (r / radius) ** 2) ** 2)
 
-    return surface * float(quad(shell, 0, radius)[0])
+    return surface * float(scipy.integrate.quad(shell, 0, radius)[0])
 
 
 def make_tube(region: Region, network: Network, channel: Channel) -> Tube:

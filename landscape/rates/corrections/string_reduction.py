@@ -23,8 +23,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import cumulative_simpson
-from scipy.interpolate import CubicSpline
+import scipy  # its parts load on first use
 
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
@@ -93,7 +92,7 @@ class _String:
         self.s = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(y, axis=0), axis=1))])
         if not (np.diff(self.s) > 0).all():
             raise UsageError("a path has images that coincide; let the string method space them")
-        self.curve, self.hessians = CubicSpline(self.s, y), hessians
+        self.curve, self.hessians = scipy.interpolate.CubicSpline(self.s, y), hessians
         tangent = self.curve(self.s, 1)
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
         self.entropy, self.concave = self._transverse(tangent)
@@ -101,17 +100,17 @@ class _String:
         self.free = self._energy(y) - self.base + self.entropy(self.s) / beta
         self.tangent = tangent
 
-    def _transverse(self, tangent: np.ndarray) -> tuple[CubicSpline, np.ndarray]:
+    def _transverse(self, tangent: np.ndarray) -> tuple[scipy.interpolate.CubicSpline, np.ndarray]:
         """.5 log det(beta H_perp / 2 pi) as a spline, and at which images a curvature had to be raised (k,)."""
         k, d = tangent.shape
         if d == 1:
-            return CubicSpline(self.s, np.zeros(k)), np.zeros(k, dtype=bool)
+            return scipy.interpolate.CubicSpline(self.s, np.zeros(k)), np.zeros(k, dtype=bool)
         # the complement of the tangent: the last d - 1 right singular vectors
         frame = np.linalg.svd(tangent[:, None, :])[2][:, 1:]
         values = np.linalg.eigvalsh(frame @ self.hessians @ frame.transpose(0, 2, 1))
         floor = FLOOR * max(values[0].max(), values[-1].max())
         logs = np.log(np.maximum(values, floor) * self.beta / (2 * math.pi))
-        return CubicSpline(self.s, 0.5 * logs.sum(axis=1)), (values < floor).any(axis=1)
+        return scipy.interpolate.CubicSpline(self.s, 0.5 * logs.sum(axis=1)), (values < floor).any(axis=1)
 
     def _energy(self, y: np.ndarray) -> np.ndarray:
         return np.asarray(self.energy.value(y / self.root))
@@ -126,7 +125,7 @@ class _String:
         peak = float(reduced.max())
         speed = np.linalg.norm(self.curve(s, 1), axis=1)
         up = np.exp(reduced - peak) * speed
-        resistance = cumulative_simpson(up, x=s, initial=0.0)
+        resistance = scipy.integrate.cumulative_simpson(up, x=s, initial=0.0)
         a, b = np.interp([first, last], s, resistance)
         q = 1 - np.clip((resistance - a) / (b - a), 0, 1)
         log_resistance = math.log(self.beta * (b - a)) + peak

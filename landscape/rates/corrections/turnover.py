@@ -36,7 +36,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy  # its parts load on first use
 
 from landscape.dynamics import Underdamped
 from landscape.energy import Energy
@@ -125,7 +125,7 @@ def path_energy_loss(energy: Energy, dynamics: Underdamped, images: np.ndarray) 
     masses, frictions = dynamics.mass_vector(paths.shape[2]), dynamics.gamma_vector(paths.shape[2])
     for row, path in enumerate(paths):
         s = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-        curve = CubicSpline(s, path)
+        curve = scipy.interpolate.CubicSpline(s, path)
         top = s[energy.value(path)[1:-1].argmax() + 1]
         height = float(energy.value(curve(top)[None])[0])
         for side, (end, sign) in enumerate(((0.0, -1.0), (s[-1], 1.0))):
