@@ -205,7 +205,7 @@ class Explorer:
         x = self._tensor(self.catalogue.points().x)
         low, high = x.amin(0) - margin, x.amax(0) + margin
         if self.periodic is not None:
-            mask, lengths = torch.as_tensor(self.periodic.mask), self._tensor(self.periodic.lengths)
+            mask, lengths = torch.as_tensor(self.periodic.mask).to(low.device), self._tensor(self.periodic.lengths)
             low, high = torch.where(mask, 0.0, low), torch.where(mask, lengths, high)
         return low, high
 
@@ -213,7 +213,7 @@ class Explorer:
         """That box, without bounds in periodic coordinates: what a walk must not leave."""
         low, high = self._box(margin)
         if self.periodic is not None:
-            mask = torch.as_tensor(self.periodic.mask)
+            mask = torch.as_tensor(self.periodic.mask).to(low.device)
             low, high = torch.where(mask, -torch.inf, low), torch.where(mask, torch.inf, high)
         return low, high
 
