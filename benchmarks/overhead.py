@@ -2,8 +2,8 @@
 
 Every call of the energy counts in gradient-equivalents (value .5, value and gradient 1, Hessian-vector product 2,
 Hessian 2 d) times the time of a raw gradient of as many rows: `autograd.grad` of the summed function, nothing else. The
-calls of a search are done again so, one after the other, right after it. CPU time of one thread, the least of some
-repetitions of either, since others use the machine.
+calls of a search are done again so, one after the other, right after it. CPU time of one thread; the median of some
+repetitions, since others use the machine, whose speed then changes within seconds.
 """
 
 from __future__ import annotations
@@ -68,18 +68,20 @@ def raw_seconds(problem: Problem, calls: list[tuple[float, int]]) -> float:
 
 
 def measured(problem: Problem, search: Callable[[Metered], Any], repetitions: int = 3) -> dict[str, float]:
-    """The least CPU time of a search, that of its evaluations done raw, and their ratio."""
-    least = raw = np.inf
+    """The CPU time of a search, that of its evaluations done raw, and their ratio."""
+    seconds, raw = [], []
     calls: list[tuple[float, int]] = []
     for _ in range(repetitions):
         energy = Metered(problem)
         begin = time.process_time()
         search(energy)
-        least, calls = min(least, time.process_time() - begin), energy.calls
-        raw = min(raw, raw_seconds(problem, calls))
+        seconds.append(time.process_time() - begin)
+        calls = energy.calls
+        raw.append(raw_seconds(problem, calls))
     weights, rows = (np.array(part, float) for part in zip(*calls, strict=True))
     return {
-        "cpu_s": least, "raw_s": raw, "ratio": least / raw, "calls": len(calls),
+        "cpu_s": float(np.median(seconds)), "raw_s": float(np.median(raw)),
+        "ratio": float(np.median(np.divide(seconds, raw))), "calls": len(calls),
         "mean_rows": float(rows.mean()), "gradient_equivalents": float(weights @ rows),
     }  # fmt: skip
 
@@ -105,6 +107,6 @@ def overheads(problem: Problem, starts: int, repetitions: int = 3) -> list[dict[
     }
     rows = []
     for name, search in searches.items():
-        times = min(2, repetitions) if name == "whole search" else repetitions
+        times = 1 if name == "whole search" else repetitions
         rows.append({"task": "overhead", "energy": problem.name, "search": name} | measured(problem, search, times))
     return rows

@@ -146,6 +146,22 @@ def test_both_directions_give_one_path() -> None:
     np.testing.assert_allclose(forward.images[0], backward.images[0, ::-1], atol=0.02)
 
 
+def test_a_pass_that_only_a_fine_path_shows() -> None:
+    """Two wells with a narrow wall at x = 5/14, halfway between images of a string of 15: its top is the saddle, not
+    the origin (E = 1), where a coarse string is highest."""
+    wall, width = 5 / 14, 0.04
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] ** 2 - 1) ** 2 + 3 * x[:, 1] ** 2 + 2 * torch.exp(-(((x[:, 0] - wall) / width) ** 2))
+
+    result = string_method(Energy(function, 2), np.array([[-1.0, 0.0]]), np.array([[1.0, 0.0]]))
+    x = np.linspace(wall - width, wall + width, 200_001)
+    along = (x**2 - 1) ** 2 + 2 * np.exp(-(((x - wall) / width) ** 2))
+    np.testing.assert_allclose(result.saddle_energy, [along.max()], atol=1e-8)
+    np.testing.assert_allclose(result.saddle, [[x[along.argmax()], 0.0]], atol=1e-6)
+    assert result.energy[0].max() == pytest.approx(along.max(), abs=1e-8)
+
+
 def test_lowest_saddle_of_the_chain() -> None:
     """N = 3, g = .1: from all +1 to one site turned, saddle .3040472472 above (Berglund, Fernandez and Gentz 2007)."""
     energy = Energy(CoupledChain(3, 0.1), 3)
