@@ -10,7 +10,7 @@ import torch
 from oracles import TRIPLE_WELL
 
 from landscape.cli import main
-from landscape.energy import Energy, load_energy
+from landscape.energy import Energy
 from landscape.energy.potentials import TripleWell
 from landscape.errors import EnergyError
 from landscape.search import LBFGS, Box, MinimaSearch, SaddleSearch, find_minima, find_saddles
@@ -79,11 +79,3 @@ def test_the_command_searches_in_float32(tmp_path, capsys) -> None:
     assert [state["energy"] for state in document["states"]] == pytest.approx(MINIMA, abs=1e-11)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_finds_the_same_points() -> None:
-    energies = [load_energy("potential:triple-well", device=device) for device in ("cpu", "cuda")]
-    here, there = (find_saddles(energy, generator=torch.Generator().manual_seed(0)) for energy in energies)
-    assert here.complete and there.complete
-    for first, second in ((here.minima, there.minima), (here.saddles, there.saddles)):
-        np.testing.assert_allclose(first.x, second.x, atol=1e-6)
-    np.testing.assert_array_equal(here.joins, there.joins)
