@@ -77,5 +77,3 @@ def test_the_command_searches_in_float32(tmp_path, capsys) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["config"]["minima"]["descent"]["single"] and document["config"]["saddles"]["walk"]["single"]
     assert [state["energy"] for state in document["states"]] == pytest.approx(MINIMA, abs=1e-11)
-
-
