@@ -20,18 +20,24 @@ from landscape.energy.alignment import sorted_distances
 from landscape.search.connect import MAX_PAIRS, NEIGHBOURS, PAIR_STRINGS, SaddleResult
 from landscape.search.driver import Status
 from landscape.search.explore import UNKNOWN, SaddleSearch
-from landscape.search.lbfgs import relax
+from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult, Progress
 from landscape.search.particle_paths import cluster_paths
 from landscape.search.particles import descents, random_clouds, settled_clouds, spacing_of, symmetry_of
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, canonical_order
 from landscape.search.string import StringOptions, relax_strings, straight_images
+from landscape.search.unseen import nearly_all_seen, unseen_number
 
 PRODUCTS = 2  # by which walks renew Hessians, see `EigenvectorFollowing.products`; an exact one costs 2 d gradients
 LONGER = 2  # a walk with estimates of Hessians makes more iterations, which are cheaper
-MOST_MINIMA = 24  # from which walks of one round start
-FARTHEST = 0.7  # length of a walk's first displacement at most, in units of the spacing of particles and of sqrt(d)
+MOST_MINIMA = 24  # times `rows_per_point`: so many walks a round at most, and `rows`
+# Of the walks of a round those that start beside minima, beside saddles, and from clouds. Beside minima they find most
+# while there is much to find; beside saddles, and from clouds, they meet rare saddles nearly as often as others.
+GROWING, ENDING = (0.8, 0.1, 0.1), (0.2, 0.5, 0.3)
+STILL_NEW = 0.1  # a search grows while this part of the walks that arrive find a new saddle
+DISPLACED = (0.4, 0.9)  # lengths of a walk's first displacement, in units of the spacing: shorter ones lead back
+EASED = 5  # iterations of a descent after it, which take apart the particles that it pressed together
 SPREAD = 3.0  # a walk that takes a particle farther out than this, in units of the largest cluster, has diverged
 SIDE_STEP = 0.05  # how far beside a saddle its descents begin, in units of the spacing
 PAIRS = 100  # strings a look
@@ -63,6 +69,7 @@ class ParticleRounds:
         self.hits: dict[int, int] = {}
         self.tried: set[tuple[int, int]] = set()
         self.rounds, self.last = 0, (0, 0)
+        self.descended = len(minima.start_status) if minima.unseen is not None else 0  # given points are no sample
         self.walk_options = config.walk
         if not config.walk.products:
             self.walk_options = replace(
@@ -75,23 +82,27 @@ class ParticleRounds:
         return np.nonzero((found.index == index) & ~found.degenerate)[0]
 
     def run(self) -> bool:
-        """Rounds until they stay quiet and no saddle was met once only; whether that came before the budget's end."""
+        """Rounds until they stay quiet and saddles have been met often; whether that came before the budget's end."""
         quiet = 0
         while self.rounds < self.config.max_rounds:
             self.rounds += 1
             known = self._n_known()
-            self.last = self._walk(self._starts())
+            self.last = self._walk(*self._starts())
             quiet = quiet + 1 if self._n_known() == known else 0
             counts = [len(self.numbers(k)) for k in (0, 1)]
             self.progress(f"saddles: round {self.rounds}, points by index {counts}")
             if quiet and quiet % self.config.quiet_rounds == 0:
                 if self._check():
                     quiet = 0
-                elif not any(self.hits.get(int(k), 0) == 1 for k in self.numbers(1)):
+                elif nearly_all_seen(self._hits()):
                     return True
         self._join_pairs(self._pairs())
         self.join_groups()
         return False
+
+    def _hits(self) -> np.ndarray:
+        """How many walks from elsewhere met each saddle (n_saddles,)."""
+        return np.array([self.hits.get(int(k), 0) for k in self.numbers(1)], int)
 
     def _n_known(self) -> int:
         return int((~self.catalogue.points().degenerate).sum())
@@ -99,14 +110,17 @@ class ParticleRounds:
     def _check(self) -> bool:
         """Descents and walks from further clouds, and strings between minima. True if anything is new.
 
-        A quarter of `sweep` descends and an eighth walks: each is worth more here than a point in a box.
+        A quarter of `sweep` descends, with the random starts that the search for minima has let down, and a sixteenth
+        walks: each is worth more here than a point in a box.
         """
         known = self._n_known()
         if self.config.sweep:
-            descents, walks = self.config.sweep // 4 + 1, self.config.sweep // 8 + 1
+            descents, walks = max(0, self.config.sweep // 4 - self.descended), self.config.sweep // 16 + 1
             self.progress(f"saddles: a sweep of {descents} further descents and {walks} walks")
-            x = random_clouds(self.energy, self.radius, descents, self.generator)
-            self._settle(relax(self.energy, x, self.radius))
+            if descents:
+                x = random_clouds(self.energy, self.radius, descents, self.generator)
+                self._settle(relax(self.energy, x, self.radius))
+                self.descended += descents
             self._walk(settled_clouds(self.energy, self.radius, walks, self.generator))
         self._join_pairs(self._pairs())
         self.join_groups()
@@ -114,46 +128,66 @@ class ParticleRounds:
 
     # -- walks -------------------------------------------------------------------------------------------------------
 
-    def _starts(self) -> torch.Tensor:
-        """Beside the minima least visited, lowest first; beside saddles; and clouds."""
+    def _starts(self) -> tuple[torch.Tensor, np.ndarray]:
+        """Beside the minima least visited, lowest first; beside saddles; and clouds. Also the catalogue numbers of the
+        points beside which each is, UNKNOWN for clouds."""
         found, minima, saddles = self.catalogue.points(), self.numbers(0), self.numbers(1)
+        arrived, new = self.last
+        shares = GROWING if new >= STILL_NEW * arrived else ENDING
+        n = self.config.rows + self.config.rows_per_point * min(len(minima), MOST_MINIMA)
+        n_saddles = int(shares[1] * n) if len(saddles) else 0
+        n_clouds = int(shares[2] * n) + 1
         visits = np.array([self.visits.get(int(k), 0) for k in minima])
-        chosen = minima[np.lexsort((found.energy[minima], visits))][:MOST_MINIMA]
-        for k in chosen:
+        order = minima[np.lexsort((found.energy[minima], visits))]
+        beside = np.resize(order, n - n_saddles - n_clouds)  # as often as there is room for
+        for k in beside:
             self.visits[int(k)] = self.visits.get(int(k), 0) + 1
-        beside = np.repeat(chosen, self.config.rows_per_point)
-        half = self.config.rows // 2
-        if len(saddles):
-            draw = torch.rand(half, generator=self.generator, dtype=torch.float64).numpy()
-            beside = np.concatenate([beside, saddles[(draw * len(saddles)).astype(int)]])
-        parts = [settled_clouds(self.energy, self.radius, self.config.rows - half, self.generator)]
-        if len(beside):
-            parts.append(self._beside(beside))
-        return torch.cat(parts)
+        draw = torch.rand(n_saddles, generator=self.generator, dtype=torch.float64).numpy()
+        near = saddles[(draw * len(saddles)).astype(int)]
+        cloud = settled_clouds(self.energy, self.radius, n_clouds, self.generator)
+        origin = np.concatenate([beside, near])
+        return torch.cat([cloud, self._beside(origin)]), np.concatenate([np.full(len(cloud), UNKNOWN), origin])
 
     def _beside(self, numbers: np.ndarray) -> torch.Tensor:
-        """Points displaced in random directions from catalogue points."""
+        """Points displaced in random directions from catalogue points, without overlaps."""
         x = self._tensor(self.catalogue.points().x[numbers])
         unit = torch.randn(x.shape, generator=self.generator, dtype=torch.float64)
         unit = unit / unit.norm(dim=1, keepdim=True)
-        length = torch.rand(len(x), 1, generator=self.generator, dtype=torch.float64)
-        return x + (FARTHEST * self.spacing * length * unit).to(x)
+        draw = torch.rand(len(x), 1, generator=self.generator, dtype=torch.float64)
+        length = DISPLACED[0] + (DISPLACED[1] - DISPLACED[0]) * draw
+        moved = x + (self.spacing * length * unit).to(x)
+        return relax(self.energy, moved, self.radius, LBFGS(max_iterations=EASED))["x"]
 
-    def _walk(self, x: torch.Tensor, options: EigenvectorFollowing | None = None) -> tuple[int, int]:
-        """Follow eigenvectors to index 1 from x (n, d), and connect what is new: walks that arrived, new saddles."""
+    def _walk(
+        self, x: torch.Tensor, origin: np.ndarray | None = None, options: EigenvectorFollowing | None = None
+    ) -> tuple[int, int]:
+        """Follow eigenvectors to index 1 from x (n, d), and connect what is new: walks that arrived, new saddles.
+
+        origin (n,) : catalogue numbers of the points beside which they start, UNKNOWN for none. A walk that returns to
+        its own saddle tells nothing of what is unseen.
+        """
         far = torch.full((self.energy.dim,), SPREAD * self.radius, dtype=x.dtype, device=x.device)
         one = torch.ones(len(x), dtype=torch.long, device=x.device)
         known = set(self.numbers(1).tolist())
-        ended = follow_eigenvectors(
-            self.energy, x, one, 2 * self.spacing, (-far, far), options or self.walk_options
-        )  # fmt: skip
-        at = self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED], hits="others")
+        options = options or self.walk_options
+        near = self._hessians(x, origin) if origin is not None and options.products else None
+        ended = follow_eigenvectors(self.energy, x, one, 2 * self.spacing, (-far, far), options, near)
+        arrived = (ended["status"] == Status.CONVERGED).cpu().numpy()
+        at = self.catalogue.add(ended["x"][torch.as_tensor(arrived, device=x.device)], hits="others")
+        begun = np.full(len(at), UNKNOWN) if origin is None else origin[arrived]
         saddles = set(self.numbers(1).tolist())
-        reached = [int(k) for k in at if int(k) in saddles]
-        for k in reached:
-            self.hits[k] = self.hits.get(k, 0) + 1
+        reached = [(int(k), int(start)) for k, start in zip(at, begun, strict=True) if int(k) in saddles]
+        for k, start in reached:
+            self.hits[k] = self.hits.get(k, 0) + (k != start)
         self._connect()
-        return len(reached), len(set(reached) - known)
+        return len(reached), len({k for k, _ in reached} - known)
+
+    def _hessians(self, x: torch.Tensor, origin: np.ndarray) -> torch.Tensor:
+        """Hessians (n, d, d) at the points `origin` (n,) of the catalogue, where that is UNKNOWN at x (n, d)."""
+        hessian = self._tensor(self.catalogue.points().hessian[origin])
+        alone = torch.as_tensor(origin == UNKNOWN, device=x.device)
+        hessian[alone] = self.energy.hessian(x[alone])
+        return hessian
 
     def _settle(self, ended: dict[str, torch.Tensor]) -> np.ndarray:
         """Catalogue numbers of the rows of a descent, UNKNOWN for those that did not arrive anywhere."""
@@ -208,7 +242,7 @@ class ParticleRounds:
         if len(dips):
             self._settle(relax(self.energy, dips, 0.3 * self.spacing, center=dips))
         if len(tops):
-            self._walk(tops, replace(self.walk_options, initial_trust=0.02, largest_trust=0.1))
+            self._walk(tops, options=replace(self.walk_options, initial_trust=0.02, largest_trust=0.1))
 
     def join_groups(self) -> None:
         """Walks and strings from the states that no saddle joins to the largest group, as long as there are any, at
@@ -220,7 +254,8 @@ class ParticleRounds:
                 return
             self.progress(f"saddles: {len(apart)} states in {group.max()} groups that no saddle joins to the others")
             apart = apart[:MOST_APART]
-            self._walk(self._beside(np.repeat(apart, WALKS_APART)))
+            origin = np.repeat(apart, WALKS_APART)
+            self._walk(self._beside(origin), origin)
             minima, group = self.groups()
             distance = self._distances(minima)
             pairs: set[tuple[int, int]] = set()
@@ -286,10 +321,13 @@ class ParticleRounds:
     def _warnings(self, complete: bool, joins: np.ndarray, n_states: int) -> list[str]:
         warnings = []
         if not complete:
-            walks, new = self.last
+            (walks, new), hits = self.last, self._hits()
+            unseen = round(unseen_number(hits))
             warnings.append(
                 f"the saddle search used its {self.config.max_rounds} rounds before it was complete: of the last "
-                f"round's {walks} walks that reached a saddle, {new} found a new one; raise max_rounds in [saddles]"
+                f"round's {walks} walks that reached a saddle, {new} found a new one, and {int((hits == 1).sum())} of "
+                f"{len(hits)} saddles were met by one walk only, which leaves at least {unseen} unseen (Chao's "
+                "estimate, a lower bound); raise max_rounds in [saddles]"
             )
         lost = int((joins == UNKNOWN).any(1).sum())
         if lost:

@@ -49,7 +49,11 @@ class EigenvectorFollowing:
             raise UsageError(f"a Hessian is renewed by products >= 0 at either end of its spectrum, not {self}")
 
 
-@task(rows={"x": 2, "index": 1, "scale": 1, "region": 2}, doubles=matrix_doubles, calls=lambda x: 2 * x.shape[1])
+@task(
+    rows={"x": 2, "index": 1, "scale": 1, "region": 2, "hessian": 3},
+    doubles=matrix_doubles,
+    calls=lambda x: 2 * x.shape[1],
+)
 def follow_eigenvectors(
     energy: Energy,
     x: torch.Tensor,
@@ -57,6 +61,7 @@ def follow_eigenvectors(
     scale: float | torch.Tensor,
     region: tuple[torch.Tensor, torch.Tensor],
     config: EigenvectorFollowing | None = None,
+    hessian: torch.Tensor | None = None,
 ) -> State:
     """Walk from each row of x (n, d) towards a stationary point of the given index (n,).
 
@@ -66,7 +71,8 @@ def follow_eigenvectors(
     is exact at the start and wherever the model has failed; in between it is updated from the gradients (Bofill, J.
     Comput. Chem. 15 (1994) 1), which costs nothing, where an exact one costs 2 d gradients. A row that leaves the box
     `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one a row, is the
-    length that the trust radius refers to. Returns x, energy, status, iterations.
+    length that the trust radius refers to. `hessian` (n, d, d), of points nearby, is renewed by `config.products` in
+    place of the exact one at the start. Returns x, energy, status, iterations.
     Where d is too large for Hessians the steps are chosen in Krylov subspaces (`follow_by_products`).
     """
     config = config or EigenvectorFollowing()
@@ -78,8 +84,13 @@ def follow_eigenvectors(
     n = len(x)
     length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
-    hessian = energy.hessian(x)
-    finite = value.isfinite() & gradient.isfinite().all(1) & _finite_matrices(hessian)
+    if hessian is None:
+        hessian = energy.hessian(x)
+    else:
+        hessian = _renewed(
+            energy, x, hessian.to(x), x, eigh_modulo(energy.symmetry, x, hessian.to(x))[1], config.products
+        )
+    finite = value.isfinite() & gradient.isfinite().all(1) & finite_matrices(hessian)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     hessian = torch.where(finite[:, None, None], hessian, eye)
     eigenvalues, vectors = eigh_modulo(energy.symmetry, x, hessian)
@@ -96,8 +107,8 @@ def follow_eigenvectors(
     return as_given(iterate(step, state, ("x", "energy"), config.max_iterations), given)
 
 
-def _finite_matrices(matrices: torch.Tensor) -> torch.Tensor:
-    return matrices.isfinite().all(-1).all(-1)
+def finite_matrices(matrices: torch.Tensor) -> torch.Tensor:
+    return matrices.sum((-2, -1)).isfinite()
 
 
 def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
@@ -135,7 +146,7 @@ def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
     # A model that failed with an exact Hessian fails by its length alone: the trust radius mends that.
     renew = torch.where(accept, mismatch > REFRESH, ~state["exact"])
     updated = bofill(state["hessian"], move, trial_gradient - gradient)
-    hessian = torch.where((accept & _finite_matrices(updated))[:, None, None], updated, state["hessian"])
+    hessian = torch.where((accept & finite_matrices(updated))[:, None, None], updated, state["hessian"])
     if bool(renew.any()):
         hessian[renew] = _renewed(
             energy, x[renew], hessian[renew], state["x"][renew], state["vectors"][renew], config.products
@@ -172,7 +183,7 @@ def _renewed(
         missed = images - hessian @ modes
         cross = (missed - 0.5 * modes @ (modes.mT @ missed)) @ modes.mT
         renewed = hessian + cross + cross.mT
-    return torch.where(_finite_matrices(renewed)[:, None, None], renewed, hessian)
+    return torch.where(finite_matrices(renewed)[:, None, None], renewed, hessian)
 
 
 def _ends(energy: Energy, x: torch.Tensor, vectors: torch.Tensor, k: int) -> torch.Tensor:
@@ -202,8 +213,9 @@ def bofill(hessian: torch.Tensor, step: torch.Tensor, change: torch.Tensor) -> t
     length = step.norm(dim=1, keepdim=True).clamp_min(tiny)
     unit = step / length
     missed = change / length - _rotated(hessian, unit)
-    along, size = (missed * unit).sum(1)[:, None, None], missed.square().sum(1).clamp_min(tiny)[:, None, None]
-    phi = along.square() / size
-    cross = missed[:, :, None] * unit[:, None]
-    powell = cross + cross.mT - along * (unit[:, :, None] * unit[:, None])
-    return hessian + along / size * (missed[:, :, None] * missed[:, None]) + (1 - phi) * powell
+    along, size = (missed * unit).sum(1, keepdim=True), missed.square().sum(1, keepdim=True).clamp_min(tiny)
+    powell = 1 - along.square() / size
+    # both updates in one product of rank two: q (along / size q + powell u)' + u (powell (q - along u))'
+    pair = torch.stack([missed, unit], 2)
+    mixed = torch.stack([along / size * missed + powell * unit, powell * (missed - along * unit)], 1)
+    return torch.baddbmm(hessian, pair, mixed)

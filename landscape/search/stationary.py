@@ -27,6 +27,7 @@ MISMATCH, NOISE = 0.5, 20.0  # of the energy near a point: relative, and in unit
 DEGENERATE = 1e-6  # a Hessian eigenvalue below this part of the largest one counts as zero
 NEARBY = 1e-3  # how far from a point, in units of 1 + |x|, its Hessian is compared
 NEWTON_TOLERANCE = 1e-9  # a point is stationary when its Newton step is below this times (1 + |x|)
+FAST = 0.01  # a step of Newton's method that leaves less than this of the gradient
 NEWTON_ITERATIONS = 60  # degenerate points are approached by a constant factor (2/3 for x^4) an iteration
 
 
@@ -170,6 +171,7 @@ def newton_polish(energy: Energy, x: torch.Tensor, max_iterations: int = NEWTON_
     state: State = {
         "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian,
         "eigenvalues": eigenvalues, "vectors": vectors, "step": torch.ones_like(value),
+        "stale": torch.zeros_like(finite),
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
     outputs = ("x", "energy", "gradient", "hessian", "eigenvalues")
@@ -199,14 +201,6 @@ def _newton_step(energy: Energy, state: State) -> State:
     new["energy"] = torch.where(better, value, state["energy"])
     new["gradient"] = torch.where(take, trial_gradient, gradient)
     new["step"] = torch.where(better, torch.ones_like(norm), 0.5 * state["step"])
-    moved = better & ~((length <= 1e-3 * NEWTON_TOLERANCE * size) & close)  # below that the Hessian does not change
-    if bool(moved.any()):
-        hessian = energy.hessian(new["x"][moved])
-        hessian = torch.where(hessian.isfinite(), hessian, 0)
-        values, basis = eigh_modulo(energy.symmetry, new["x"][moved], hessian)
-        for name, part in (("hessian", hessian), ("eigenvalues", values), ("vectors", basis)):
-            new[name] = state[name].clone()
-            new[name][moved] = part
     status = state["status"].clone()
     # Done when rounding stops the gradient from shrinking, or nothing is left of it (symmetric points converge to
     # exact zeros).
@@ -216,6 +210,19 @@ def _newton_step(energy: Energy, state: State) -> State:
     )
     status[~close & (new["step"] < 1e-6)] = Status.UNFINISHED
     new["status"] = status
+    moved = better & ~((length <= 1e-3 * NEWTON_TOLERANCE * size) & close)  # below that the Hessian does not change
+    # Of clusters, whose points come by the thousand, a Hessian serves for as long as its steps converge fast.
+    fast = trial_norm < FAST * norm if isinstance(energy.symmetry, ParticleSymmetry) else torch.zeros_like(better)
+    stale = moved | state["stale"]
+    renew = stale & (~fast | (status != Status.RUNNING))
+    new["stale"] = stale & ~renew
+    if bool(renew.any()):
+        hessian = energy.hessian(new["x"][renew])
+        hessian = torch.where(hessian.isfinite(), hessian, 0)
+        values, basis = eigh_modulo(energy.symmetry, new["x"][renew], hessian)
+        for name, part in (("hessian", hessian), ("eigenvalues", values), ("vectors", basis)):
+            new[name] = state[name].clone()
+            new[name][renew] = part
     return new
 
 

@@ -80,7 +80,7 @@ def repeat_misses(hits: np.ndarray) -> float:
 
 
 def nearly_all_seen(hits: np.ndarray) -> bool:
-    """Whether a search may stop, by how often it hit each point that it found (n,): sum exp(-hits) <= .1 max(1, n / 100).
+    """Whether a search may stop, by its hits of each of the points found (n,): sum exp(-hits) <= .1 max(1, n / 100).
 
     A point that a search is likely to hit h times is missed with probability exp(-h), so that the sum says how many
     points like those found are missing. It sees a tail of points that are hard to hit where few were hit just once, on

@@ -12,7 +12,7 @@ import torch
 from landscape.energy import Energy
 from landscape.energy.modulo import eigh_modulo
 from landscape.search.driver import State, Status, iterate
-from landscape.search.saddles import bofill
+from landscape.search.saddles import bofill, finite_matrices
 from landscape.search.stiff_flow import into, out_of, phi_1
 from landscape.search.traces import by_row, thinned
 from landscape.tasks.task import matrix_doubles, task
@@ -41,7 +41,7 @@ def updated_flow(energy: Energy, x: torch.Tensor, hessian: torch.Tensor, scale: 
     Returns x, energy, status, iterations; `traced` adds trace (n, TRACE, d): points on the way at equal arclength.
     """
     value, gradient = energy.value_and_gradient(x)
-    finite = value.isfinite() & gradient.isfinite().all(1) & hessian.isfinite().all(2).all(1)
+    finite = value.isfinite() & gradient.isfinite().all(1) & finite_matrices(hessian)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     hessian = torch.where(finite[:, None, None], hessian, eye)
     curvature, modes = eigh_modulo(energy.symmetry, x, hessian)
@@ -85,7 +85,7 @@ def _step(energy: Energy, state: State, scale: float) -> State:
     result["energy"] = torch.where(accept, trial_value, value)
     result["gradient"] = torch.where(accept[:, None], trial_gradient, gradient)
     updated = bofill(state["hessian"], trial - x, trial_gradient - gradient)
-    usable = updated.isfinite().all(2).all(1)[:, None, None]
+    usable = finite_matrices(updated)[:, None, None]
     result["hessian"] = torch.where(usable, updated, state["hessian"])
     result["curvature"], result["modes"] = eigh_modulo(energy.symmetry, result["x"], result["hessian"])
     tiny = torch.finfo(x.dtype).tiny
