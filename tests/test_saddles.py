@@ -18,6 +18,7 @@ from landscape.search import (
     Status,
     find_minima,
     find_saddles,
+    make_basins,
 )
 from landscape.search.connect import confines
 from landscape.search.explore import Explorer
@@ -280,3 +281,42 @@ def test_rotation_translation_constant_and_units(factor, length) -> None:
     lower = result.saddles.energy.argmax()
     between = result.minima.energy[result.joins[lower]]
     np.testing.assert_allclose(between, factor * (17 - 3.994860601854), rtol=1e-10)
+
+
+# -- regions of capture ------------------------------------------------------------------------------------------------
+
+
+def tilted_wells(x: torch.Tensor) -> torch.Tensor:
+    """A deep well, a shallow one just beyond the saddle, and nine stiff directions."""
+    stiffness = torch.linspace(2, 8, 9, dtype=x.dtype, device=x.device)
+    return x[:, 0] ** 4 / 4 - x[:, 0] ** 2 / 2 + 0.35 * x[:, 0] + (stiffness * x[:, 1:].square()).sum(1)
+
+
+TILTED = np.sort(np.roots([1, 0, -1, 0.35]).real)  # minimum, saddle, minimum, along the first coordinate
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shallow_well_is_left_across_its_saddle(seed: int) -> None:
+    """In ten dimensions random directions do not meet a saddle that is near in one of them, and the ball and ellipsoid
+    which they test hold it: both sides of the saddle would be told to end in the shallow well."""
+    energy = Energy(tilted_wells, 10)
+    found = find_saddles(energy, config=SaddleSearch(max_index=1), generator=torch.Generator().manual_seed(seed))
+    np.testing.assert_allclose(found.minima.x[:, 0], TILTED[[0, 2]], atol=1e-8)
+    np.testing.assert_allclose(found.saddles.x[:, 0], TILTED[[1]], atol=1e-8)
+    assert found.joins.tolist() == [[0, 1]] and found.complete
+
+
+def test_regions_of_capture_hold_no_other_stationary_point() -> None:
+    energy = Energy(tilted_wells, 10)
+    x = np.zeros((3, 10))
+    x[:, 0] = TILTED
+    tested = make_basins(energy, x[[0, 2]], torch.Generator().manual_seed(0))
+    saddle = torch.as_tensor(x[[1]])
+    assert tested.nearest(saddle)[0].tolist() == [1]
+    clear = tested.without(saddle)
+    assert clear.nearest(saddle)[0].tolist() == [-1]
+    np.testing.assert_allclose(clear.radius[1], 0.5 * (TILTED[2] - TILTED[1]))
+    np.testing.assert_allclose(clear.extent[1], 0.5 * (TILTED[2] - TILTED[1]) * (3 * TILTED[2] ** 2 - 1) ** 0.5)
+    assert clear.radius[0] == tested.radius[0] and (clear.extent <= tested.extent).all()
+    away = torch.full((1, 10), 50.0, dtype=torch.float64)
+    assert (tested.without(away).radius == tested.radius).all() and (tested.without(away).extent == tested.extent).all()

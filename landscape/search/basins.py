@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ DIRECTIONS = 64  # random directions (and at least 8 d) that test a region of ca
 LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
 RADII = 0.65 ** np.arange(7, -1, -1)  # sizes of balls that are tested, in units of the largest
 EXTENTS = 0.5 ** np.arange(9, -1, -1)  # of ellipsoids: a bent valley may leave them small
+NEIGHBOURS = 8  # minima whose ellipsoids might hold a point: as many nearest ones
 BLOCK = 2**22  # numbers in the matrices that are gathered together
 
 
@@ -48,6 +49,24 @@ class Basins:
     def distances(self, points: torch.Tensor) -> torch.Tensor:
         """From points (m, d) to each minimum, (m, n)."""
         return distances(self.symmetry, points, self.x)
+
+    def without(self, points: torch.Tensor) -> Basins:
+        """The same with regions so small that they hold none of these other stationary points (m, d), nor come nearer
+        than half the way: no random direction in ten dimensions need have met them."""
+        apart = self.distances(points)
+        radius = torch.minimum(self.radius, 0.5 * apart.amin(0))
+        if self.root is None or self.extent is None:
+            return replace(self, radius=radius)
+        extent = self.extent.clone()
+        near = apart.topk(min(NEIGHBOURS, len(self.x)), largest=False).indices
+        for rows in torch.arange(len(points), device=points.device).split(max(1, BLOCK // self.root[0].numel())):
+            for at in near[rows].unbind(1):
+                away = points[rows] - self.x[at]
+                if self.symmetry is not None:
+                    away = self.symmetry.difference(points[rows], self.x[at])
+                size = torch.bmm(self.root[at], away[:, :, None])[:, :, 0].norm(dim=1)
+                extent.scatter_reduce_(0, at, 0.5 * size, "amin")
+        return replace(self, radius=radius, extent=extent)
 
     def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Label of the region that holds each point (m, d), -1 for none, and the local length scale there, both (m,).

@@ -82,6 +82,7 @@ class Explorer:
         self.descents: dict[tuple[int, int], np.ndarray] = {}  # (saddle, side) -> points from the saddle to its minimum
         self._basins: Basins | None = None
         self._basin_numbers = np.zeros(0, int)
+        self._outside = 0  # so many points of the catalogue are minima, or outside the basins
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
@@ -105,13 +106,16 @@ class Explorer:
         return len(self.numbers(0)) < 2
 
     def basins(self) -> tuple[Basins, np.ndarray]:
-        """Basins of all minima known now, with their catalogue numbers."""
-        numbers = self.numbers(0)
+        """Basins of all minima known now, none of which holds another point known now, with their catalogue numbers."""
+        numbers, x = self.numbers(0), self.catalogue.points().x
         if self._basins is None or len(numbers) != len(self._basin_numbers):
             # Points keep their numbers: the minima known before come first, and their regions need no second test.
-            x = self.catalogue.points().x[numbers]
-            self._basins = make_basins(self.energy, x, self.generator, self.scale, self._basins)
-            self._basin_numbers = numbers
+            self._basins = make_basins(self.energy, x[numbers], self.generator, self.scale, self._basins)
+            self._basin_numbers, self._outside = numbers, 0
+        others = np.setdiff1d(np.arange(self._outside, len(x)), numbers)
+        if len(others):
+            self._basins = self._basins.without(self._tensor(x[others]))
+        self._outside = len(x)
         return self._basins, self._basin_numbers
 
     # -- one round ---------------------------------------------------------------------------------------------------

@@ -88,5 +88,4 @@ def nearly_all_seen(hits: np.ndarray) -> bool:
     searches that stop with it after two quiet rounds have missed .0 to .4 points on average, none in 75 to 100 % of
     the cases; those that stop after two quiet rounds have missed up to 10 % of all points.
     """
-    counts = np.asarray(hits, float)
-    return float(np.exp(-counts).sum()) <= LEFT * max(1.0, len(counts) / 100)
+    return repeat_misses(hits) <= LEFT * max(1.0, len(hits) / 100)
