@@ -98,15 +98,15 @@ def iterate(
         if observe is not None:
             observe(rows, state)
         # Positions, not masks: a mask would be searched again for every entry.
-        at_work = torch.nonzero(state["status"] == running)[:, 0]
+        at_work = (state["status"] == running).nonzero().flatten()
         if len(at_work) < len(rows):
-            done = torch.nonzero(state["status"] != running)[:, 0]
-            ended = rows[done]
+            done = (state["status"] != running).nonzero().flatten()
+            ended = rows.index_select(0, done)
             for name in names:
                 final[name].index_copy_(axis[name], ended, _select(state[name], axis[name], done))
-            iterations[ended] = count
+            iterations.index_fill_(0, ended, count)
             state = {name: _select(value, axis[name], at_work) for name, value in state.items()}
-            rows = rows[at_work]
+            rows = rows.index_select(0, at_work)
     for name in names:
         final[name].index_copy_(axis[name], rows, state[name])
     final["status"][rows] = Status.UNFINISHED

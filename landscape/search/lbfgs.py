@@ -125,7 +125,8 @@ def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor
     shorter = (0.5 * foretold / (foretold - gain)).clamp(0.1, 0.5).nan_to_num(0.1)
     new = dict(state)
     new["step"] = (length * shorter).masked_fill_(accept, 1.0)
-    _remember(new, accept, (there - point).masked_fill_(~accept, 0))
+    new["point"] = torch.where(accept, there, point)
+    _remember(new, accept, new["point"] - point)
     new_direction = _inverse_times(new, there[1])
     new_fall, new_size = _dot(new_direction, there[1]), _dot(new_direction, new_direction).sqrt()
     downhill = new_fall > 0
@@ -137,7 +138,6 @@ def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor
     away = trial - origin
     away = _dot(away, away).sqrt()
     cut = (0.5 * torch.maximum(away, radius) / new_size).clamp_max(1)
-    new["point"] = torch.where(accept, there, point)
     new["direction"] = torch.where(accept, cut * new_direction, direction)
     new["line"] = torch.where(accept, torch.stack([trial_value, cut * new_fall, cut * new_size]), line)
 
