@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,25 @@ def test_states_apart_are_named_and_joined() -> None:
 
 @pytest.mark.slow
 def test_lennard_jones_13_beyond_4000_searches_of_pele() -> None:
+    """More of them than pele found, at less than pele's 2,513 gradients a saddle; the search knows that there are more
+    (the literature counts about 1,500 minima), and tells how many at least."""
     energy = load_energy("potential:lennard-jones:n=13")
     found = find_saddles(energy)
     assert len(found.minima) >= 689 and len(found.saddles) >= 2316
     assert np.allclose(found.minima.energy[:4], LOWEST_13, atol=1e-7)
+    assert energy.evaluations.gradient_equivalents(39) < 1500 * len(found.saddles)
+    unseen = re.search(r"leaves at least (\d+) unseen", found.warnings[0])
+    assert not found.complete and unseen is not None and int(unseen[1]) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_lennard_jones_8_whole_at_default_settings(seed: int) -> None:
+    """8 minima and 42 saddles, some of them met 20 times less often than others, as in the literature (Doye and Wales,
+    J. Chem. Phys. 116 (2002) 3777)."""
+    energy = load_energy("potential:lennard-jones:n=8")
+    found = find_saddles(energy, generator=torch.Generator().manual_seed(seed))
+    assert (len(found.minima), len(found.saddles), found.complete) == (8, 42, True)
 
 
 @pytest.fixture(scope="module")
