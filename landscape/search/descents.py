@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from landscape.energy import Energy, Periodic
+from landscape.energy.symmetry import distances
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
@@ -13,10 +14,11 @@ from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
 MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
 CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
 FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
-# A first step longer than a small well leaps out of it, so that descents begin with short steps, which grow with the
-# way they have come. In ten dimensions a thousand of them meet a quarter more wells, at a third more gradients; with a
-# tenth of these steps there is no more to be met.
-SHORT = 0.03  # the steps' scale at a start, as a part of the radius
+# Steps longer than a small well leap out of it, so that descents begin with short ones, which grow with the way they
+# have come. In ten dimensions a thousand of them meet a quarter more wells, at a third more gradients.
+SHORT = (0.03, 0.25)  # bounds of the steps' scale at a start, as parts of the radius
+WELL = 0.3  # between them: a part of the median distance between minima next to each other
+SAMPLE = 20  # where nothing is known, one row in so many goes first
 
 
 class Descents:
@@ -41,6 +43,16 @@ class Descents:
         """
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
+        if short and len(x) > SAMPLE and not len(self.minima()):
+            sample = np.arange(len(x)) % SAMPLE == 0
+            for rows in (sample, ~sample):
+                number[rows], status[rows] = self._to_minima(x[torch.as_tensor(rows, device=x.device)], short, count)
+            return number, status
+        return self._to_minima(x, short, count)
+
+    def _to_minima(self, x: torch.Tensor, short: bool, count: bool) -> tuple[np.ndarray, np.ndarray]:
+        number = np.full(len(x), -1)
+        status = np.full(len(x), int(Status.UNFINISHED))
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
@@ -63,12 +75,20 @@ class Descents:
     def _relaxed(self, x: torch.Tensor, short: bool) -> State:
         if not short:
             return relax(self.energy, x, self.radius, self.options, center=self.center)
-        ended = relax(self.energy, x, SHORT * self.radius, self.options, center=x)
+        ended = relax(self.energy, x, self._short(), self.options, center=x)
         far = ended["status"] == Status.DIVERGED  # too far for short steps, but no runaway yet
         if bool(far.any()):
             for name, part in self._relaxed(ended["x"][far], short=False).items():
                 ended[name][far] = part
         return ended
+
+    def _short(self) -> float:
+        """The scale of short steps, by how far minima next to each other are apart."""
+        x = torch.as_tensor(self.minima().x)
+        if len(x) < 2:
+            return SHORT[len(x)] * self.radius
+        apart = distances(self.periodic, x, x).fill_diagonal_(torch.inf).amin(1)
+        return min(max(WELL * float(apart.median()), SHORT[0] * self.radius), SHORT[1] * self.radius)
 
     def settle(self, ended: State, count: bool = False) -> np.ndarray:
         """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""
