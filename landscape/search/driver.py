@@ -66,6 +66,7 @@ def iterate(
     observe: Callable[[torch.Tensor, State], None] | None = None,
     *,
     axes: Mapping[str, int] | None = None,
+    inference: bool = False,
 ) -> State:
     """Run `step` until every row has a status or the limit is reached.
 
@@ -77,12 +78,35 @@ def iterate(
     max_iterations : a row that is RUNNING after so many steps becomes UNFINISHED.
     observe : called after each step with the original row numbers at work and the state (for recorded paths).
     axes : of entries whose rows are not the first axis, the number of the axis.
+    inference : run in torch's inference mode, in which a tensor operation costs a sixth less. The step then evaluates
+        energies by `evaluate`.
 
     Returns
     -------
     dict with the requested entries, `status` and `iterations`, rows in their original order.
     """
     axis = defaultdict(int, axes or {})
+    if not inference:
+        return _loop(step, state, outputs, max_iterations, observe, axis)
+    with torch.inference_mode():
+        ended = _loop(step, state, outputs, max_iterations, observe, axis)
+    return {name: part.clone() for name, part in ended.items()}  # ordinary tensors again
+
+
+def evaluate(energy: Energy, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """E (n,) and its gradient (n, d) at points x (n, d), for a step that may run in inference mode."""
+    with torch.inference_mode(False):
+        return energy.value_and_gradient(x.clone())  # a copy made here is an ordinary tensor
+
+
+def _loop(
+    step: Step,
+    state: State,
+    outputs: Sequence[str],
+    max_iterations: int,
+    observe: Callable[[torch.Tensor, State], None] | None,
+    axis: Mapping[str, int],
+) -> State:
     names = {*outputs, "status"}
     final = {name: state[name].clone() for name in names}
     n = len(state["status"])

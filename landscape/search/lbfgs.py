@@ -13,7 +13,7 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.search.driver import State, Status, as_given, iterate, working_copy
+from landscape.search.driver import State, Status, as_given, evaluate, iterate, working_copy
 from landscape.tasks import task
 
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
@@ -95,7 +95,7 @@ def relax(
         return _step(energy, state, config, known)
 
     axes = {name: part.ndim - 1 for name, part in state.items()}
-    ended = iterate(step, state, ("point", "line"), config.max_iterations, axes=axes)
+    ended = iterate(step, state, ("point", "line"), config.max_iterations, axes=axes, inference=True)
     point, line = ended.pop("point"), ended.pop("line")
     result = {"x": point[0].T.contiguous(), "energy": line[0].clone(), "gradient": point[1].T.contiguous()}
     return as_given(result | ended, given)
@@ -112,7 +112,7 @@ def _step(energy: Energy, state: State, config: LBFGS, known: tuple[torch.Tensor
     origin, radius = place[:-1], place[-1]
     value, fall, size = line.unbind()
     trial = torch.addcmul(point[0], length, direction, value=-1)
-    trial_value, trial_gradient = energy.value_and_gradient(trial.T)
+    trial_value, trial_gradient = evaluate(energy, trial.T)
     there = torch.stack([trial, trial_gradient.T])
     distance, square = _dot(there, there).unbind()
     foretold = length * fall

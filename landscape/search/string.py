@@ -11,7 +11,7 @@ import torch
 from landscape.energy import Energy, as_energy
 from landscape.energy.symmetry import nearest_copies
 from landscape.errors import UsageError
-from landscape.search.driver import State, Status, iterate
+from landscape.search.driver import State, Status, evaluate, iterate
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import classify, newton_polish
 from landscape.tasks import task
@@ -131,7 +131,7 @@ def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions |
     }  # fmt: skip
     ended = iterate(
         lambda s: _string_step(energy, s, options), state, ("path", "energy", "force"), options.max_iterations,
-        axes={name: part.ndim - 1 for name, part in state.items()},
+        axes={name: part.ndim - 1 for name, part in state.items()}, inference=True,
     )  # fmt: skip
     images = _between(state["ends"], ended.pop("path")[0], 1).permute(2, 1, 0).contiguous()
     return ended | {"images": images, "energy": _between(state["end_energy"], ended["energy"], 0).T.contiguous()}
@@ -140,7 +140,7 @@ def relax_strings(energy: Energy, images: torch.Tensor, options: StringOptions |
 def _evaluate(energy: Energy, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Energies (m, n) and gradients (d, m, n)."""
     d, m, n = images.shape
-    value, gradient = energy.value_and_gradient(images.reshape(d, m * n).T)
+    value, gradient = evaluate(energy, images.reshape(d, m * n).T)
     return value.reshape(m, n), gradient.T.reshape(d, m, n)
 
 
