@@ -239,7 +239,8 @@ def _weights(
     if config.weights is None and config.exact is None:
         return None, None
     cell, wells = one_period(energy, found.minima.x)
-    basins = make_basins(energy, found.minima.x, streams["sampled"])
+    outside = np.concatenate([found.saddles.x, found.higher.x, found.degenerate.x])
+    basins = make_basins(energy, found.minima.x, streams["sampled"], outside=outside)
     task = cell, wells, _hessians(energy, found), beta, partial(_labels, energy, basins)
     exact = None if config.exact is None else exact_weights(*task, config.exact, streams["exact"], report)
     if config.weights is None:

@@ -125,7 +125,7 @@ def assign(arguments: argparse.Namespace) -> int:
     points = load_points(points_file, analysis.dim)
     with Progress(arguments.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
         energy = energy_of(analysis, folder, arguments.energy, arguments.trust)
-        labels = label_points(energy, points, analysis.states.x, progress)
+        labels = label_points(energy, points, analysis.states.x, analysis.saddles.x, progress)
     with interruption_told([target], f"the labels were written to {target}"):
         save_labels(target, labels)
         emit(tables.labels_text(labels.tolist(), analysis.states.energy.tolist()), sys.stdout)

@@ -99,13 +99,16 @@ def energy_if_found(
         return None, error
 
 
-def label_points(energy: Energy, points: np.ndarray, minima: np.ndarray, report: Callable[[str], None]) -> np.ndarray:
-    """(m,) int64: the minimum that the gradient flow from each point (m, d) reaches, -1 for none of them."""
+def label_points(
+    energy: Energy, points: np.ndarray, minima: np.ndarray, saddles: np.ndarray, report: Callable[[str], None]
+) -> np.ndarray:
+    """(m,) int64: the minimum that the gradient flow from each point (m, d) reaches, -1 for none of them. `saddles` :
+    known ones, which no minimum's region may hold."""
     import torch
 
     from landscape.search import assign_basins, make_basins
 
-    basins = make_basins(energy, minima, torch.Generator().manual_seed(0))
+    basins = make_basins(energy, minima, torch.Generator().manual_seed(0), outside=saddles)
     labels = np.full(len(points), -1, dtype=np.int64)
     for start in range(0, len(points), CHUNK):
         part = slice(start, start + CHUNK)

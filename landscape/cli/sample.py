@@ -124,7 +124,8 @@ def _target(arguments: argparse.Namespace, generator: torch.Generator, progress:
         _check_normalisable(energy)
         beta = saved.dynamics.beta if arguments.beta is None else arguments.beta
         hessians = energy.hessian(saved.states.x) if saved.states.hessian is None else saved.states.hessian
-        return _Target(energy, beta, saved.states.x, hessians, make_basins(energy, saved.states.x, generator))
+        basins = make_basins(energy, saved.states.x, generator, outside=saved.saddles.x)
+        return _Target(energy, beta, saved.states.x, hessians, basins)
     energy = load_energy(arguments.energy, dim=arguments.dim, trust=arguments.trust)
     _check_normalisable(energy)
     beta = from_metadata({**energy.metadata, "dynamics": "overdamped"}, energy.dim, beta=arguments.beta)[0].beta

@@ -58,7 +58,7 @@ def run_theory(arguments: argparse.Namespace) -> int:
         if arguments.step_size is not None:
             at_step = lmc.plan(constants, arguments.accuracy, start, arguments.step_size)
         hessians = energy.hessian(states.x) if states.hessian is None else states.hessian
-        basins = make_basins(energy, states.x, generator)
+        basins = make_basins(energy, states.x, generator, outside=saved.saddles.x)
         weights = _weights(saved)
         observed = lmc.observe(
             energy, beta, states.x, hessians, weights, start, constants.smoothness, arguments.accuracy,

@@ -128,7 +128,8 @@ def _basins(analysis: Analysis, energy: Energy, grid: EnergyGrid) -> Array:
         below = min(below, max([0.0, *ceilings[np.isfinite(ceilings)].tolist()]))
     reachable = np.flatnonzero((grid.kt <= below).ravel())
     if len(reachable):
-        basins = make_basins(energy, analysis.states.x, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        basins = make_basins(energy, analysis.states.x, generator, outside=analysis.saddles.x)
         labels[reachable] = assign_basins(energy, grid.points()[reachable], basins)
     return labels.reshape(grid.energy.shape)
 

@@ -121,6 +121,7 @@ def make_basins(
     generator: torch.Generator,
     scale: float | None = None,
     known: Basins | None = None,
+    outside: np.ndarray | None = None,
 ) -> Basins:
     """Find for each minimum (n, d) the largest tested ball and ellipsoid of capture; half of them is used.
 
@@ -128,7 +129,7 @@ def make_basins(
     directions at some sizes), from small ones up to half the distance to the nearest other minimum. `known` : regions
     of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is too
     large for Hessians there are balls only, and 256 directions are tested, those towards the nearest other minima
-    among them.
+    among them. outside (m, d) : stationary points of other indices, which no region may hold (`Basins.without`).
     """
     x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
     n, d = x.shape
@@ -144,7 +145,7 @@ def make_basins(
         tested = torch.cat([2 * known.radius, tested])
     radius = 0.5 * torch.minimum(tested, half)
     if energy.matrix_free:
-        return Basins(x, radius, scale, periodic)
+        return _with_none_of(outside, Basins(x, radius, scale, periodic))
 
     fresh = torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
     lower, failed = torch.linalg.cholesky_ex(fresh)
@@ -159,7 +160,11 @@ def make_basins(
     tested = torch.where(failed == 0, tested, 0.0)
     if known is not None and known.extent is not None:
         tested = torch.cat([2 * known.extent, tested])
-    return Basins(x, radius, scale, periodic, root, 0.5 * torch.minimum(tested, 0.5 * apart))
+    return _with_none_of(outside, Basins(x, radius, scale, periodic, root, 0.5 * torch.minimum(tested, 0.5 * apart)))
+
+
+def _with_none_of(points: np.ndarray | None, basins: Basins) -> Basins:
+    return basins if points is None or not len(points) else basins.without(torch.as_tensor(points).to(basins.x))
 
 
 def _tested(
