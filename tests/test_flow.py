@@ -32,7 +32,7 @@ def test_balls_of_known_minima_are_not_tested_again() -> None:
     three = make_basins(energy, x, generator, 1.0, two)
     assert 0 < energy.evaluations.gradient - before <= before / 2 + 64
     nearest = np.linalg.norm(x[:, None] - x, axis=-1)[~np.eye(3, dtype=bool)].reshape(3, 2).min(1)
-    np.testing.assert_allclose(three.radius[:2], np.minimum(two.radius.numpy(), nearest[:2] / 4))
+    np.testing.assert_allclose(three.radius[:2], np.minimum(two.radius.numpy(), 3 / 8 * nearest[:2]))
     assert float(three.radius[2]) > 0
 
 

@@ -14,6 +14,7 @@ from landscape.energy.symmetry import distances
 DIRECTIONS = 64  # random directions (and at least 8 d) that test a region of capture
 LARGE_DIRECTIONS = 256  # where d is too large for Hessians; then also those towards the other minima
 RADII = 0.65 ** np.arange(7, -1, -1)  # sizes of balls that are tested, in units of the largest
+USED, USED_DENSE, DENSE = 0.5, 0.75, 3  # part of a tested region that is used, and up to which dimension the larger one
 EXTENTS = 0.5 ** np.arange(9, -1, -1)  # of ellipsoids: a bent valley may leave them small
 NEIGHBOURS = 8  # minima whose ellipsoids might hold a point: as many nearest ones
 BLOCK = 2**22  # numbers in the matrices that are gathered together
@@ -123,7 +124,8 @@ def make_basins(
     known: Basins | None = None,
     outside: np.ndarray | None = None,
 ) -> Basins:
-    """Find for each minimum (n, d) the largest tested ball and ellipsoid of capture; half of them is used.
+    """Find for each minimum (n, d) the largest tested ball and ellipsoid of capture; half of them is used, three
+    quarters where the directions that are tested lie close together (d <= 3).
 
     They only save time: a flow that meets none of them is followed to its end. They are found by sampling (64 or 8 d
     directions at some sizes), from small ones up to half the distance to the nearest other minimum. `known` : regions
@@ -138,12 +140,13 @@ def make_basins(
     n_known = 0 if known is None else len(known.radius)
     m = LARGE_DIRECTIONS if energy.matrix_free else max(DIRECTIONS, 8 * d)
 
+    used = USED_DENSE if d <= DENSE else USED
     half = 0.5 * _separation(x, scale, periodic)
     telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
     tested = _tested(energy, x[n_known:], None, half[n_known:], telling[n_known:], m, RADII, generator)
     if known is not None:
-        tested = torch.cat([2 * known.radius, tested])
-    radius = 0.5 * torch.minimum(tested, half)
+        tested = torch.cat([known.radius / used, tested])
+    radius = used * torch.minimum(tested, half)
     if energy.matrix_free:
         return _with_none_of(outside, Basins(x, radius, scale, periodic))
 
@@ -159,8 +162,8 @@ def make_basins(
     )
     tested = torch.where(failed == 0, tested, 0.0)
     if known is not None and known.extent is not None:
-        tested = torch.cat([2 * known.extent, tested])
-    return _with_none_of(outside, Basins(x, radius, scale, periodic, root, 0.5 * torch.minimum(tested, 0.5 * apart)))
+        tested = torch.cat([known.extent / used, tested])
+    return _with_none_of(outside, Basins(x, radius, scale, periodic, root, used * torch.minimum(tested, 0.5 * apart)))
 
 
 def _with_none_of(points: np.ndarray | None, basins: Basins) -> Basins:

@@ -22,6 +22,7 @@ ASSIGN_CHUNK = 65536  # points that flow together
 # A step of the explicit pair: three gradients, stable up to this product of time step and curvature ...
 EXPLICIT_COST, STABLE = 3, 2.5
 LIMITED = 0.7  # ... and held back by the curvature, as a rule, above this one
+FIRST = 0.05  # first move of a row, in units of the local length scale
 PATIENCE = 8  # such steps before a row is called stiff, and more where a Hessian costs more
 BOLD = 8.0  # by which the first step of a stiff row is longer: shortening it costs a gradient only
 LONGEST = 0.5  # move of a stiff row in a step, in units of the local length scale
@@ -67,7 +68,7 @@ def gradient_flow(
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
     state: State = {
-        "x": x.clone(), "energy": value, "gradient": gradient, "dt": 0.02 * local / norm, "label": label,
+        "x": x.clone(), "energy": value, "gradient": gradient, "dt": FIRST * local / norm, "label": label,
         "local": local, "stiff": torch.zeros_like(finite), "slow": torch.zeros_like(label),
         "through": torch.zeros_like(finite), "interior": x.new_zeros(len(x), 0, x.shape[1]),
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
