@@ -21,7 +21,7 @@ from landscape.weights import SampledWeights
 
 EVERYTHING = AnalysisConfig(
     seed=7,
-    minima=MinimaSearch(n_starts=40, starts=Box((-2.0,), 2.0), descent=LBFGS(5, 900, 2e-5)),
+    minima=MinimaSearch(n_starts=40, starts=Box((-2.0,), 2.0), descent=LBFGS(5, 900, 2e-5), hops=0.5),
     saddles=SaddleSearch(
         90, 7, 20, 1, 50, 1, EigenvectorFollowing(60, 2e-4, 0.05, 0.2), FlowOptions(tolerance=5e-4, max_iterations=3000)
     ),
