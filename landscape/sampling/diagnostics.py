@@ -71,9 +71,11 @@ class LabelledChains:
 
     def changes(self, n_labels: int) -> np.ndarray:
         """How often a chain entered or left each label, from one labelled position to the next: (n_labels + 1,)
-        counts.
+        counts. Where few labels are true ones the guess counts throughout, lest the two in turn look like changes.
         """
-        before, after = self.label[:-1], self.label[1:]
+        guess = self.guess[self.stride - 1 :: self.stride][: len(self.label)]
+        settled = np.where(self.correction == 1, self.label, guess)
+        before, after = settled[:-1], settled[1:]
         moved = before != after
         both = np.concatenate([before[moved], after[moved]])
         return np.bincount(np.where(both < 0, n_labels, both), minlength=n_labels + 1)

@@ -28,8 +28,8 @@ MISSED = 0.05  # minima that a search may miss by its own estimate without hops
 def hop(descents: Descents, n_starts: int, budget: int, progress: Callable[[str], None]) -> None:
     """Rounds of descents from known minima, no more than `budget` in all, in a search of n_starts.
 
-    They begin where the starts met some minima so rarely that another search like this one would miss one of them with
-    a chance of 5 % or more (`repeat_misses`), and end after three rounds without a new minimum.
+    They begin where the starts met some minima so rarely that another search like this one would miss .05 of them or
+    more on average (`repeat_misses`), and end after three rounds without a new minimum.
     """
     met = descents.catalogue.points().hits.astype(float)
     if repeat_misses(met[descents.minimum_numbers()]) < MISSED:

@@ -52,7 +52,7 @@ class MinimaResult:
     minima : nondegenerate minima, lowest energy first. degenerate : points with a zero Hessian eigenvalue, apart.
     start_status (n,) : a `Status` code for each start. start_state (n,) : the minimum each start reached, -1 for none.
     center (d,), radius : the cube center +- radius that was searched.
-    converged : the cube holds every minimum in its inner half and its outer shell gave nothing new.
+    converged : no row ran away far below the lowest minimum.
     warnings : texts. unseen : how probable it is that a further start, drawn as the n were, finds a minimum that none
     of them found (hops, which begin where something was found, do not enter); None for given points, which are no
     random sample.
@@ -83,8 +83,8 @@ def find_minima(
     Every start descends by L-BFGS, is polished by Newton's method and classified by its Hessian. A start that lands
     on a saddle or plateau is pushed off along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a
     saddle is never reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently. Where
-    a minimum was met by one start at most, others are missing: hops from the minima met least often follow, until
-    they find nothing more.
+    minima were met by so few starts that another search would miss .05 of them or more on average, hops from those met
+    least often follow, until they find nothing more.
 
     energy : an `Energy`, or a torch callable with a `dim`; others go through `landscape.as_energy` first.
     `catalogue` collects every stationary point met on the way. `region` : that of an earlier search, in place of a

@@ -87,9 +87,11 @@ def follow_eigenvectors(
     if hessian is None:
         hessian = energy.hessian(x)
     else:
-        hessian = _renewed(
-            energy, x, hessian.to(x), x, eigh_modulo(energy.symmetry, x, hessian.to(x))[1], config.products
-        )
+        given_hessian = hessian.to(x)
+        usable = finite_matrices(given_hessian)[:, None, None]
+        given_hessian = torch.where(usable, given_hessian, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
+        modes = eigh_modulo(energy.symmetry, x, given_hessian)[1]
+        hessian = torch.where(usable, _renewed(energy, x, given_hessian, x, modes, config.products), torch.nan)
     finite = value.isfinite() & gradient.isfinite().all(1) & finite_matrices(hessian)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     hessian = torch.where(finite[:, None, None], hessian, eye)

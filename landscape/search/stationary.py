@@ -280,11 +280,14 @@ class Catalogue:
         if len(sharp) and not self.energy.matrix_free:
             at = sharp[cKDTree(found.x[sharp]).query(rows)[1]]
             away = rows - found.x[at]
-            foretold = 0.5 * np.einsum("ni,nij,nj->n", away, found.hessian[at], away)
+            near = np.linalg.norm(away, axis=1) < COARSE * MERGE_X * (1 + np.linalg.norm(rows, axis=1))
             noise = NOISE * torch.finfo(self.energy.dtype).eps * (1 + np.abs(energy))
-            copies = np.linalg.norm(away, axis=1) < COARSE * MERGE_X * (1 + np.linalg.norm(rows, axis=1))
-            copies &= np.abs(energy - found.energy[at] - foretold) <= MISMATCH * np.abs(foretold) + noise
-            known[copies] = at[copies]
+            rise = energy - found.energy[at]
+            for number in np.unique(at[near]):  # few points, and no matrix a row
+                same = np.flatnonzero(near & (at == number))
+                foretold = 0.5 * ((away[same] @ found.hessian[number]) * away[same]).sum(1)
+                copies = np.abs(rise[same] - foretold) <= MISMATCH * np.abs(foretold) + noise[same]
+                known[same[copies]] = number
         labels, fresh = np.full(len(rows), -1), known < 0
         labels[fresh] = group_rows(rows[fresh], energy[fresh], COARSE)
         return labels, known

@@ -18,13 +18,14 @@ from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, harmon
 from landscape.weights.plan import ExactWeights, make_plan
 from landscape.weights.tails import effective_draws, pareto_shape, share_beyond
 from landscape.weights.tempering import WeightedDraws, weighted_draws
-from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities, pooled
+from landscape.weights.weighted import LabelledDraws, Masses, joined, label_probabilities
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
 ROUNDS = 8  # in which the budget is spent at most: the labels of each teach the guess of the next
+FULL = 4  # the round from which on draws count fully: the guesses before are poor, and count by the square of the round
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 8  # effective ones: with many more, single labels would speak for too many draws
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
@@ -95,9 +96,10 @@ def exact_weights(
     draws, which are independent of each other.
 
     assign : positions (m, d), a float64 tensor -> (m,) integers, the number of the minimum that the gradient flow
-    reaches or -1. Flows are dear, so a draw with guess g (the lowest harmonic well) is labelled with a probability p
-    only, and enters as w [1(g = i) + (labelled / p) (1(label = i) - 1(g = i))], which is unbiased whatever the guess is
-    worth. p is large where the draw matters to its state and a second well is almost as low.
+    reaches or -1. Flows are dear, so a draw with guess g (the lowest harmonic well, later what the nearest draws with a
+    label say) is labelled with a probability p only, and enters as
+    w [1(g = i) + (labelled / p) (1(label = i) - 1(g = i))], which is unbiased whatever the guess is worth. p is large
+    where the draw matters to its state and the guess is in doubt.
 
     There are no numbers where the draws cannot be trusted (`ExactResult.reason`): too few effective ones, most of the
     weight on one, a tail without a mean, or mass in no known basin. UsageError for inputs that do not fit.
@@ -134,9 +136,11 @@ class _Estimate:
         self.evaluations += n * plan.path.cost
         log_w = drawn.log_weights.numpy()
         # Flows are dear: none where the weights alone say that there will be no result.
-        hopeless = ROUNDS * effective_draws(log_w) < MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
+        hopeless = not self.rounds and (
+            ROUNDS * effective_draws(log_w) < MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
+        )
         self.rounds.append(self._labelled(drawn, 0 if hopeless else self.options.labels // ROUNDS))
-        self.draws = pooled(self.rounds, len(self.wells.x))
+        self.draws = joined(self.rounds)
         result = self._summary()
         self.finished = self.finished or hopeless
         return result
@@ -145,8 +149,9 @@ class _Estimate:
         log_w, wells = drawn.log_weights.numpy(), self.wells
         guess = self._guess(drawn.x)
         label, correction = guess.first.copy(), np.zeros(len(log_w))
+        scale = np.full(len(log_w), min(1.0, ((len(self.rounds) + 1) / FULL) ** 2))
         if n_labels == 0:
-            return LabelledDraws(log_w, guess.first, label, correction, np.ones(len(log_w)))
+            return LabelledDraws(log_w, guess.first, label, correction, scale)
         n = len(wells.x)
         p = label_probabilities(log_w, guess, n, n_labels)
         chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
@@ -157,7 +162,7 @@ class _Estimate:
         self.n_labelled += len(answer)
         label[chosen], correction[chosen] = answer, 1 / p[chosen]
         self._learn(x, answer, log_w[chosen] - np.log(p[chosen]))
-        return LabelledDraws(log_w, guess.first, label, correction, np.ones(len(log_w)))
+        return LabelledDraws(log_w, guess.first, label, correction, scale)
 
     def _guess(self, x: torch.Tensor) -> Guess:
         return self._harmonic(x) if self.neighbours is None else self.neighbours.guess(x.numpy())
@@ -185,7 +190,7 @@ class _Estimate:
         self.neighbours = learned if better else None
 
     def _summary(self) -> ExactResult:
-        n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights
+        n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights + np.log(self.draws.scale)
         effective = effective_draws(log_w)
         largest = float(np.exp(log_w.max() - np.logaddexp.reduce(log_w))) if effective else 1.0
         masses = self.draws.masses(n) if effective else Masses(*np.full((4, n + 1), np.nan))

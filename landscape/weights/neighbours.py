@@ -47,7 +47,7 @@ class Neighbours:
 
     def _vote(self, distance: np.ndarray, place: np.ndarray) -> Guess:
         label = self.label[place]
-        vote = 1 / (distance + 1e-9 * distance[:, -1:] + np.finfo(float).tiny)
+        vote = 1 / (distance + 1e-9 * distance[:, -1:] + 1e-300)
         # Each neighbour's sum over all that agree with it; few enough for all pairs.
         total = np.einsum("mj,mij->mi", vote, label[:, :, None] == label[:, None, :])
         rows = np.arange(len(label))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,8 @@ class LabelledDraws:
         y_i = w [1(guess = i) + correction (1(label = i) - 1(guess = i))],
 
     whose mean over the labelling is w 1(basin is i). Label -1 is a basin of its own here: none of the known.
-    scale : what a draw counts for beside the others; it changes nothing but the errors.
+    scale : what a draw counts for beside the others. It must not depend on the draw, nor on others of its round: rounds
+    that count by their own errors count less where they came upon a rare state, and its mass comes out too low.
     """
 
     log_weights: np.ndarray
@@ -56,20 +57,9 @@ class LabelledDraws:
         return Masses(share, np.sqrt(np.maximum(spread, 0)) / total, log_z, log_z_se)
 
 
-def pooled(rounds: Sequence[LabelledDraws], n: int) -> LabelledDraws:
-    """The draws of all rounds, each scaled by the inverse of the variance that its round has a draw.
-
-    The variance is that of the shares of the n basins, summed. Guesses only become better from round to round, so that
-    a round which looks better than a later one was lucky, and counts no more than that.
-    """
-    inverse = np.ones(len(rounds))
-    if all(np.isfinite(draws.log_weights).any() for draws in rounds):
-        errors = [draws.masses(n).share_se for draws in rounds]
-        variance = np.array([len(draws) * float(se @ se) for draws, se in zip(rounds, errors, strict=True)])
-        variance = np.maximum.accumulate(variance[::-1])[::-1]
-        inverse = variance.min() / variance if variance.min() > 0 else inverse
-    scaled = [replace(draws, scale=np.full(len(draws), factor)) for draws, factor in zip(rounds, inverse, strict=True)]
-    return LabelledDraws(*(np.concatenate([vars(part)[name] for part in scaled]) for name in vars(scaled[0])))
+def joined(rounds: Sequence[LabelledDraws]) -> LabelledDraws:
+    """The draws of all rounds."""
+    return LabelledDraws(*(np.concatenate([vars(part)[name] for part in rounds]) for name in vars(rounds[0])))
 
 
 @dataclass(frozen=True)
