@@ -72,7 +72,7 @@ def test_directions_count_in_the_units_of_the_scale() -> None:
 
 @pytest.mark.parametrize("what", ["learned", "all left", "shuffled"])
 def test_a_guide_saves_labels_and_biases_nothing(what: str) -> None:
-    """|z| < 4.5 over six seeds each (false alarm 1e-4 in all), also where all neighbours agree on what is wrong.
+    """|z| < 4.5 over six and two seeds (false alarm 1e-4 in all), also where all neighbours agree on what is wrong.
 
     Without the correction the second guide would give weight 1 to the left.
     """
@@ -86,7 +86,7 @@ def test_a_guide_saves_labels_and_biases_nothing(what: str) -> None:
         rng, x = np.random.default_rng(0), np.random.default_rng(1).normal(size=(2000, 2))
         wrong = np.zeros(2000, int) if what == "all left" else rng.permutation(np.arange(2000) % 2)
         guide = Guide(guide.mixture, Neighbours(x, wrong, np.eye(2)))
-    for seed in range(6):
+    for seed in range(6 if what == "learned" else 2):
         result = chains(guide, seed, 0)
         assert result.converged and result.weights is not None and result.standard_errors is not None
         assert abs(result.weights[1] - truth) < 4.5 * result.standard_errors[1]
