@@ -76,7 +76,8 @@ class Descents:
         if not short:
             return relax(self.energy, x, self.radius, self.options, center=self.center)
         ended = relax(self.energy, x, self._short(), self.options, center=x)
-        far = ended["status"] == Status.DIVERGED  # too far for short steps, but no runaway yet
+        # Too far for short steps, or on too long a way for them: no runaways, and not at their end, yet.
+        far = (ended["status"] == Status.DIVERGED) | (ended["status"] == Status.UNFINISHED)
         if bool(far.any()):
             for name, part in self._relaxed(ended["x"][far], short=False).items():
                 ended[name][far] = part
