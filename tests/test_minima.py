@@ -281,3 +281,15 @@ def test_rotation_translation_and_constant() -> None:
     np.testing.assert_allclose(result.minima.energy, known.energy[known.index == 0] + 250, atol=1e-7)
     eigenvalues = [[410.5311346929, 4068.198955026], [543.8361890186, 3005.395864533], [221.0374728723, 1479.197022013]]
     np.testing.assert_allclose(result.minima.eigenvalues, eigenvalues, rtol=1e-9)
+
+
+def test_a_long_way_is_not_walked_in_short_steps_only() -> None:
+    """Rosenbrock's valley from afar in 70 iterations: short steps alone leave every start unfinished."""
+
+    def valley(x: torch.Tensor) -> torch.Tensor:
+        return 100 * (x[:, 1] - x[:, 0] ** 2) ** 2 + (1 - x[:, 0]) ** 2
+
+    starts = Points(np.array([[-5.0, 20.0], [-4.0, 18.0]]))
+    found = find_minima(Energy(valley, 2), MinimaSearch(starts=starts, descent=LBFGS(max_iterations=70)))
+    np.testing.assert_allclose(found.minima.x, [[1, 1]], atol=1e-8)
+    assert (found.start_state == 0).all()
