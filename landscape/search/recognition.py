@@ -82,9 +82,7 @@ def known_points(energy: Energy, found: StationaryPoints, rows: np.ndarray) -> K
     if not len(sharp):
         return None
     values, vectors = found.lowest_modes(sharp)
-    x, level, values, modes = (
-        torch.as_tensor(part, dtype=energy.dtype, device=energy.device)
-        for part in (found.x[sharp], found.energy[sharp], values, vectors.swapaxes(1, 2).copy())
-    )
-    numbers = torch.as_tensor(sharp, device=energy.device)
-    return KnownPoints(numbers, x, level, values, modes, energy.symmetry)
+    x = torch.as_tensor(found.x[sharp], dtype=energy.dtype, device=energy.device)
+    level, curvature = torch.as_tensor(found.energy[sharp]).to(x), torch.as_tensor(values).to(x)
+    modes = torch.as_tensor(vectors).to(x).mT.contiguous()
+    return KnownPoints(torch.as_tensor(sharp, device=energy.device), x, level, curvature, modes, energy.symmetry)
