@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--only SECTION ...] [--quick] [--environments DIR] [--json FILE]
 
-Sections: minima (multi-start), landscapes (minima, saddles and connections), paths (a saddle between two minima),
+Sections: minima (multi-start), landscapes (minima, saddles and connections), walks (from the same starts to the nearest
+saddles), paths (a saddle between two minima),
 clusters (Lennard-Jones), growth (with starts, dimension and number of minima), overhead (distance from the raw batched
 gradient), analyses (the command line on published models). Competitors run as subprocesses in environments of their own
 (made on first use with pip under --environments; "not measured" with the reason where that fails). What each of them
@@ -35,9 +36,11 @@ from verify import near_pairs, verified
 PAPER_MODELS = Path(os.environ.get("LANDSCAPE_PAPER_MODELS", ROOT.parent / "shared" / "paper_models"))
 # CPU seconds after which a competitor ends, between two of its steps, with what it has found until then; and seconds
 # after which one that does not is killed.
-LIMITS = {"landscapes": 100.0, "clusters": 400.0}
+LIMITS = {"landscapes": 100.0, "walks": 100.0, "clusters": 400.0}
 KILLED = 1200.0
 MULTI_START = ("ours", "scipy_lbfgsb", "scipy_hopping", "torch_adam", "pele_search", "topsearch_search")
+WALKERS = ("ours", "ase_search", "pele_search", "topsearch_search")
+DISPLACED = 0.3  # standard deviation of the displacement of a coordinate before a walk
 PARTS = {"half": 0.5, "most": 0.9, "all": 1.0}  # of the saddles there are
 Row = dict[str, Any]
 
@@ -62,7 +65,8 @@ class Runner:
         else:
             of = problem(request["energy"])
             true = verified(of, answer["minima"], answer["saddles"])
-            row |= {name: value for name, value in answer.items() if name not in ("minima", "saddles", "costs")}
+            unlisted = ("minima", "saddles", "costs", "started")
+            row |= {name: value for name, value in answer.items() if name not in unlisted}
             row |= {
                 "minima": len(true.minima), "saddles": len(true.saddles), "wrong": true.wrong,
                 "minima_per_s": len(true.minima) / answer["cpu_s"],
@@ -73,13 +77,21 @@ class Runner:
                 energies = of.function(torch.as_tensor(true.minima))
                 row["lowest_energies"] = energies.sort().values[:4].tolist()
             if answer["costs"]:
-                row |= cost_of_parts(np.array(answer["costs"])[true.first], of.saddles or len(true.saddles))
+                spent = np.sort(np.array(answer["costs"])[true.first])
+                row |= cost_of_parts(spent, of.saddles or len(true.saddles))
+                if section == "landscapes":
+                    row["spent_at_saddle"] = spent.tolist()
+            if answer["started"] is not None:
+                row |= cost_of_walks(answer["started"], len(answer["saddles"]), answer["gradient_equivalents"])
         self.add(row, line(row))
         return row
 
     def add(self, row: Row, text: str) -> None:
         self.rows.append(row)
         print(text, flush=True)
+        self.write()
+
+    def write(self) -> None:
         if self.file:
             self.file.write_text(json.dumps({"machine": self.machine, "rows": self.rows}, indent=1) + "\n")
 
@@ -102,6 +114,30 @@ class Runner:
             minima = found_minima(problem(energy)).tolist()
             dimers = {"energy": energy, "task": "dimers", "seed": 0, "searches": 2 * connects, "minima": minima}
             self.run("landscapes", "ase_search", dimers)
+            self.at_equal_results(energy)
+
+    def at_equal_results(self, energy: str) -> None:
+        """Adds what each had spent when it had as many saddles as the best competitor ended with."""
+        rows = [row for row in self.rows if (row["section"], row["energy"]) == ("landscapes", energy)]
+        best = max((row.get("saddles", 0) for row in rows if row["competitor"] != "ours"), default=0)
+        for row in rows:
+            row["best_peer"] = best
+            if 0 < best <= len(row.get("spent_at_saddle", ())):
+                row["cost_of_best_peer"] = row["spent_at_saddle"][best - 1]
+                name = f"{row['competitor']} {row['task']}"
+                print(f"landscapes  {energy:12s} {name:30s} {best} saddles at {row['cost_of_best_peer']:,}", flush=True)
+        self.write()
+
+    def walks(self) -> None:
+        for energy in ("triple-well", "rough-2", "rough-4", "mlp-3", "mlp-10"):
+            of = problem(energy)
+            minima, rng = found_minima(of), np.random.default_rng(0)
+            n = 30 if self.quick else 300
+            points = np.resize(minima, (n, of.dim)) + DISPLACED * rng.normal(size=(n, of.dim))
+            request = {"energy": energy, "task": "walks", "starts": n, "seed": 0}
+            request |= {"origins": minima.tolist(), "points": points.tolist()}
+            for competitor in WALKERS:
+                self.run("walks", competitor, request)
 
     def paths(self) -> None:
         for energy in ("triple-well", "rough-2", "mlp-10"):
@@ -158,7 +194,7 @@ class Runner:
             print("analyses: not measured (published models not found; set LANDSCAPE_PAPER_MODELS)")
 
 
-SECTIONS = ("minima", "landscapes", "paths", "clusters", "growth", "overhead", "analyses")
+SECTIONS = ("minima", "landscapes", "walks", "paths", "clusters", "growth", "overhead", "analyses")
 
 
 def found_minima(of: Problem) -> np.ndarray:
@@ -170,10 +206,18 @@ def found_minima(of: Problem) -> np.ndarray:
 
 
 def cost_of_parts(costs: np.ndarray, total: int) -> dict[str, int]:
-    """Gradient-equivalents spent when half, nine tenths and all of `total` saddles were found, as far as it came."""
-    costs = np.sort(costs)
+    """Gradient-equivalents spent when half, nine tenths and all of `total` saddles were found, as far as it came.
+
+    costs (n,) : spent when each of the saddles was found, ascending."""
     numbers = {name: math.ceil(part * total) for name, part in PARTS.items()}
     return {f"cost_of_{name}": int(costs[n - 1]) for name, n in numbers.items() if 0 < n <= len(costs)}
+
+
+def cost_of_walks(started: int, converged: int, cost: int) -> Row:
+    return {
+        "started": started, "converged": converged, "cost_per_start": cost / max(started, 1),
+        "cost_per_converged": cost / max(converged, 1),
+    }  # fmt: skip
 
 
 def line(row: Row) -> str:
@@ -186,6 +230,11 @@ def line(row: Row) -> str:
         return f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  wall {row['wall_s']:8.2f} s"
     saddle = f"{row['cost_per_saddle']:8,.0f} a saddle" if row["saddles"] else " " * 17
     parts = "  ".join(f"{name} at {row[f'cost_of_{name}']:,}" for name in PARTS if f"cost_of_{name}" in row)
+    if "converged" in row:
+        parts = (
+            f"{row['started']} walks ({row['cost_per_start']:,.1f} each), {row['converged']} converged "
+            f"({row['cost_per_converged']:,.1f} each), {row['wrong']} of them wrong"
+        )
     return (
         f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  {row['gradient_equivalents']:>10,} gradients "
         f"{saddle}  wall {row['wall_s']:8.2f} s  CPU {row['cpu_s']:8.2f} s  {row['minima_per_s']:8.1f} minima/s "

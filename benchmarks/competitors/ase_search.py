@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.mep import NEB, DimerControl, MinModeAtoms, MinModeTranslate
 from ase.optimize import FIRE
 
-from competitors.harness import Counted, Found, Request, serve
+from competitors.harness import Counted, Found, Request, serve, walks
 
 IMAGES, FORCE, STEPS = 15, 0.01, 500  # inner and end images of a band, largest force at its end, steps
 DISPLACED = 0.3  # standard deviation of the displacement of a coordinate before a dimer
@@ -61,20 +61,33 @@ def dimers(counted: Counted, request: Request) -> Found:
     costs: list[int] = []
     done = 0
     while done < request["searches"] and not counted.out_of_time():
-        atoms = atoms_at(minima[done % len(minima)], counted)
-        moved = MinModeAtoms(
-            atoms, DimerControl(initial_eigenmode_method="displacement", displacement_method="vector", logfile=None)
-        )
-        move = np.zeros(3 * len(atoms))
-        move[: counted.problem.dim] = DISPLACED * rng.normal(size=counted.problem.dim)
-        moved.displace(displacement_vector=move.reshape(-1, 3))
-        if MinModeTranslate(moved, logfile=None).run(fmax=FORCE, steps=STEPS):
-            ends.append(moved.get_positions().ravel()[: counted.problem.dim])
+        minimum = minima[done % len(minima)]
+        end = dimer(counted, minimum + DISPLACED * rng.normal(size=counted.problem.dim), minimum)
+        if end is not None:
+            ends.append(end)
             costs.append(counted.cost)
         done += 1
     note = f"{done} dimers from given minima, {len(ends)} converged"
     return Found([], ends, note, costs)
 
 
+def dimer(counted: Counted, start: np.ndarray, minimum: np.ndarray) -> np.ndarray | None:
+    """The saddle (d,) that a dimer at `start`, turned at first along its displacement from `minimum`, walks to."""
+    atoms = atoms_at(minimum, counted)
+    moved = MinModeAtoms(
+        atoms, DimerControl(initial_eigenmode_method="displacement", displacement_method="vector", logfile=None)
+    )
+    move = np.zeros(3 * len(atoms))
+    move[: len(minimum)] = start - minimum
+    moved.displace(displacement_vector=move.reshape(-1, 3))
+    if not MinModeTranslate(moved, logfile=None).run(fmax=FORCE, steps=STEPS):
+        return None
+    return moved.get_positions().ravel()[: len(minimum)]
+
+
+def dimer_walks(counted: Counted, request: Request) -> Found:
+    return walks(counted, request, lambda start, minimum: dimer(counted, start, minimum))
+
+
 if __name__ == "__main__":
-    serve({"paths": paths, "dimers": dimers})
+    serve({"paths": paths, "dimers": dimers, "walks": dimer_walks})

@@ -73,7 +73,8 @@ class Found:
     """Points that a search calls minima and saddles, as it leaves them. note : what the numbers need to be read right.
 
     costs : gradient-equivalents spent when each saddle was found. gradient_equivalents : all of them, where the search
-    does not go through `Counted`.
+    does not go through `Counted`. started : of walks from given points, how many were made; each of those that
+    converged is one of `saddles`.
     """
 
     minima: list[np.ndarray] = field(default_factory=list)
@@ -81,10 +82,27 @@ class Found:
     note: str = ""
     costs: list[int] = field(default_factory=list)
     gradient_equivalents: int | None = None
+    started: int | None = None
 
 
 Request = dict[str, Any]
 Search = Callable[[Counted, Request], Found]
+
+
+def walks(counted: Counted, request: Request, walk: Callable[[np.ndarray, np.ndarray], np.ndarray | None]) -> Found:
+    """Single-ended searches for saddles from the given starts (n, d), one after the other, until time is up.
+
+    walk : from a start (d,), and the minimum (d,) that it was displaced from, to a saddle (d,), None where it fails.
+    """
+    minima, ends, started = np.array(request["origins"]), [], 0
+    for start in np.array(request["points"]):
+        if counted.out_of_time():
+            break
+        end = walk(start, minima[started % len(minima)])
+        started += 1
+        if end is not None:
+            ends.append(end)
+    return Found([], ends, "", started=started)
 
 
 def distinct(points: list[np.ndarray] | np.ndarray, counted: Counted) -> list[np.ndarray]:
@@ -123,7 +141,7 @@ def serve(searches: dict[str, Search]) -> None:
         "minima": np.reshape(found.minima, (-1, counted.problem.dim)).tolist(),
         "saddles": np.reshape(found.saddles, (-1, counted.problem.dim)).tolist(), "costs": found.costs, "note": note,
         "wall_s": wall, "cpu_s": cpu, "gradient_equivalents": cost, "peak_mb": peak_megabytes(),
-        "search_mb": peak_megabytes() - before,
+        "search_mb": peak_megabytes() - before, "started": found.started,
     }))  # fmt: skip
 
 

@@ -9,7 +9,9 @@ import torch
 
 from competitors.harness import Counted, Found, Request, serve
 from landscape.energy import Energy
-from landscape.search import MinimaSearch, Points, find_minima, find_saddles, string_method
+from landscape.energy.energy import Evaluations
+from landscape.search import MinimaSearch, Points, SaddleSearch, find_minima, find_saddles, string_method
+from landscape.search.explore import Explorer
 from landscape.search.stationary import Catalogue
 
 
@@ -55,6 +57,19 @@ def landscape(counted: Counted, request: Request) -> Found:
     return Found(list(found.minima.x), list(points.x[saddles]), note, costs, cost)
 
 
+def walks(counted: Counted, request: Request) -> Found:
+    """Walks to index 1 as `find_saddles` makes them, polish included; the minima are given to everybody."""
+    energy = energy_of(counted)
+    catalogue = Catalogue(energy)
+    given = find_minima(energy, MinimaSearch(starts=Points(np.array(request["origins"]))), catalogue=catalogue)
+    explorer = Explorer(energy, catalogue, given, torch.Generator().manual_seed(request["seed"]), SaddleSearch())
+    energy.evaluations = Evaluations()
+    reached = explorer.walk({1: torch.as_tensor(request["points"], dtype=energy.dtype)})
+    ends = catalogue.points().x[reached[reached >= 0]]
+    cost = energy.evaluations.gradient_equivalents(energy.dim)
+    return Found([], list(ends), "", [], cost, len(reached))
+
+
 def paths(counted: Counted, request: Request) -> Found:
     energy = energy_of(counted)
     pairs = np.array(request["pairs"])
@@ -65,4 +80,4 @@ def paths(counted: Counted, request: Request) -> Found:
 
 
 if __name__ == "__main__":
-    serve({"minima": minima, "landscape": landscape, "paths": paths})
+    serve({"minima": minima, "landscape": landscape, "walks": walks, "paths": paths})

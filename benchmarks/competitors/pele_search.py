@@ -12,7 +12,7 @@ from pele.storage import Minimum, TransitionState
 from pele.systems import BaseSystem, LJCluster
 from pele.transition_states import findTransitionState, minima_from_ts
 
-from competitors.harness import Counted, Found, Request, distinct, serve
+from competitors.harness import Counted, Found, Request, distinct, serve, walks
 
 HOPS = 10  # of a walk of basin hopping, each from another random point of the box
 DISPLACED = 0.3  # standard deviation of the displacements before a single-ended search
@@ -169,5 +169,26 @@ def cluster(counted: Counted, request: Request) -> Found:
     return search.found(f"{done} searches, compiled potential, its own counts")
 
 
+def saddle_walks(counted: Counted, request: Request) -> Found:
+    potential = Potential(counted)
+
+    def walk(start: np.ndarray, minimum: np.ndarray) -> np.ndarray | None:
+        try:
+            saddle = findTransitionState(start, potential, orthogZeroEigs=None, verbosity=0)
+        except Exception:  # as above
+            return None
+        return saddle.coords if saddle.success else None
+
+    return walks(counted, request, walk)
+
+
+SEARCHES = {
+    "minima": minima,
+    "landscape": landscape,
+    "single_ended": single_ended,
+    "cluster": cluster,
+    "walks": saddle_walks,
+}
+
 if __name__ == "__main__":
-    serve({"minima": minima, "landscape": landscape, "single_ended": single_ended, "cluster": cluster})
+    serve(SEARCHES)

@@ -14,8 +14,9 @@ from topsearch.similarity.similarity import StandardSimilarity
 from topsearch.transition_states.hybrid_eigenvector_following import HybridEigenvectorFollowing
 from topsearch.transition_states.nudged_elastic_band import NudgedElasticBand
 
-from competitors.harness import Counted, Found, Request, distinct, serve
+from competitors.harness import Counted, Found, Request, distinct, serve, walks
 
+FOLLOWING = {"ts_conv_crit": 1e-5, "ts_steps": 75, "pushoff": 0.1}
 HOPS = 10  # of a walk of basin hopping, each from another random point of the box
 
 
@@ -66,7 +67,7 @@ def landscape(counted: Counted, request: Request) -> Found:
     similarity = StandardSimilarity(distance_criterion=1e-3, energy_criterion=1e-4)
     network = KineticTransitionNetwork()
     hopping = BasinHopping(network, potential, similarity, StandardPerturbation(2 * problem.step))
-    following = HybridEigenvectorFollowing(potential, ts_conv_crit=1e-5, ts_steps=75, pushoff=0.1)
+    following = HybridEigenvectorFollowing(potential, **FOLLOWING)
     band = NudgedElasticBand(potential, force_constant=50.0, image_density=10.0, max_images=20, neb_conv_crit=1e-2)
     sampling = Sampling(counted, network, coordinates, hopping, following, band, similarity)
     for walk in range(request["hops"] // HOPS):
@@ -78,5 +79,27 @@ def landscape(counted: Counted, request: Request) -> Found:
     return Found(found, sampling.saddles, f"{request['hops']} hops, 8 neighbours", sampling.costs)
 
 
+class WithoutDescents(HybridEigenvectorFollowing):
+    """Ends at the saddle: what lies below it is asked of nobody."""
+
+    def steepest_descent(
+        self, transition_state: StandardCoordinates, eigenvector: np.ndarray
+    ) -> tuple[np.ndarray, float, np.ndarray, float]:
+        return transition_state.position + eigenvector, 0.0, transition_state.position - eigenvector, 0.0
+
+
+def saddle_walks(counted: Counted, request: Request) -> Found:
+    problem = counted.problem
+    following = WithoutDescents(TorchPotential(counted), **FOLLOWING)
+    bounds = list(zip(problem.low, problem.high, strict=True))
+
+    def walk(start: np.ndarray, minimum: np.ndarray) -> np.ndarray | None:
+        coordinates = StandardCoordinates(problem.dim, bounds)
+        coordinates.position = np.clip(start, problem.low, problem.high)
+        return following.run(coordinates)[0]
+
+    return walks(counted, request, walk)
+
+
 if __name__ == "__main__":
-    serve({"minima": minima, "landscape": landscape})
+    serve({"minima": minima, "landscape": landscape, "walks": saddle_walks})
