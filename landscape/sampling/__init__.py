@@ -4,7 +4,7 @@ from landscape.sampling.annealing import Level, anneal, noise_levels, temperatur
 from landscape.sampling.convergence import ChainDiagnostics, Crossings, count_crossings, diagnose_chains
 from landscape.sampling.driver import Kernel, run, warm_up
 from landscape.sampling.hamiltonian import Ghmc, Hmc
-from landscape.sampling.independence import Independence, StudentMixture, harmonic_mixture
+from landscape.sampling.independence import Ahead, Independence, StudentMixture, harmonic_mixture
 from landscape.sampling.langevin import Baoab, Lmc
 from landscape.sampling.mala import Mala, preconditioner
 from landscape.sampling.metropolis import Chains, metropolis
@@ -13,6 +13,7 @@ from landscape.sampling.step_size import curvature_along, largest_curvature
 from landscape.sampling.tempering import Tempering, find_ladder, hottest_ratio
 
 __all__ = [
+    "Ahead",
     "Baoab",
     "ChainDiagnostics",
     "Chains",

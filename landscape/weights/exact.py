@@ -24,10 +24,11 @@ from landscape.weights.wells import Wells
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
-ROUNDS = 8  # in which the budget is spent at most: the labels of each teach the guess of the next
-FULL = 4  # the round from which on draws count fully: the guesses before are poor, and count by the square of the round
+# Parts of the budget that rounds spend: the labels of each teach the guess of the next, and many flow faster together.
+PARTS = (1 / 16, 2 / 16, 3 / 16, 4 / 16, 3 / 16, 3 / 16)
+FULL = 0.5  # of the budget spent, from which on draws count fully: guesses are poor before, and count in proportion
 MIN_ROUND = 256
-DRAWS_PER_LABEL = 8  # effective ones: with many more, single labels would speak for too many draws
+DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
 MIN_EFFECTIVE = 200  # effective draws below which there is no result
 MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
@@ -123,23 +124,23 @@ class _Estimate:
         self.plan = make_plan(energy, wells, options, generator)
         self.evaluations, self.n_labelled = self.plan.evaluations, 0
         self.finished = False
-        affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost) // ROUNDS
-        wanted = DRAWS_PER_LABEL * options.labels / ROUNDS / max(self.plan.efficiency, 1e-3)
-        self.round_size = max(min(int(wanted), affordable), MIN_ROUND)
+        affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost)
+        self.most_draws = min(DRAWS_PER_LABEL * options.labels / max(self.plan.efficiency, 1e-3), affordable)
         self.rounds: list[LabelledDraws] = []
         self.asked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # labelled draws, labels, log weights
         self.neighbours: Neighbours | None = None
 
     def extend(self) -> ExactResult:
-        plan, n = self.plan, self.round_size
+        plan, part = self.plan, PARTS[len(self.rounds)]
+        n = max(int(part * self.most_draws), MIN_ROUND)
         drawn = weighted_draws(self.energy, self.wells.beta, plan.mixture, plan.path, n, self.generator)
         self.evaluations += n * plan.path.cost
         log_w = drawn.log_weights.numpy()
         # Flows are dear: none where the weights alone say that there will be no result.
         hopeless = not self.rounds and (
-            ROUNDS * effective_draws(log_w) < MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
+            effective_draws(log_w) < part * MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
         )
-        self.rounds.append(self._labelled(drawn, 0 if hopeless else self.options.labels // ROUNDS))
+        self.rounds.append(self._labelled(drawn, 0 if hopeless else max(1, round(part * self.options.labels))))
         self.draws = joined(self.rounds)
         result = self._summary()
         self.finished = self.finished or hopeless
@@ -149,7 +150,7 @@ class _Estimate:
         log_w, wells = drawn.log_weights.numpy(), self.wells
         guess = self._guess(drawn.x)
         label, correction = guess.first.copy(), np.zeros(len(log_w))
-        scale = np.full(len(log_w), min(1.0, ((len(self.rounds) + 1) / FULL) ** 2))
+        scale = np.full(len(log_w), min(1.0, sum(PARTS[: len(self.rounds) + 1]) / FULL))
         if n_labels == 0:
             return LabelledDraws(log_w, guess.first, label, correction, scale)
         n = len(wells.x)
@@ -208,7 +209,7 @@ class _Estimate:
                 "allow more draws, evaluations and labels"
             )
         wanted = np.where(matters, options.relative_se, MAX_RELATIVE)
-        self.finished = len(self.rounds) == ROUNDS or (
+        self.finished = len(self.rounds) == len(PARTS) or (
             precise and bool((masses.log_z_se[:n] <= wanted)[visible].all())
         )  # fmt: skip
 

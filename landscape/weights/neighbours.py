@@ -11,8 +11,10 @@ from scipy.spatial import cKDTree
 
 from landscape.sampling import StudentMixture
 
-NEIGHBOURS = 5  # labelled points that vote
+NEIGHBOURS = 12  # labelled points that vote
 LEAST = 200  # labelled points below which the harmonic wells guess
+RIDGE = 0.03  # of the planes' slopes, beside the sum of the weights
+AGREED = 0.02  # doubt up to which neighbours are as good as of one mind
 
 
 class Guess(NamedTuple):
@@ -37,26 +39,48 @@ class Neighbours:
         return cKDTree(self._scaled)
 
     def guess(self, x: np.ndarray) -> Guess:
-        """The nearest labelled points vote, each with the inverse of its distance: x (m, d)."""
-        return self._vote(*self._tree.query(x @ self._scale, k=NEIGHBOURS))
+        """The nearest labelled points vote: x (m, d)."""
+        scaled = x @ self._scale
+        return self._vote(scaled, *self._tree.query(scaled, k=NEIGHBOURS))
 
     def guess_of_themselves(self) -> Guess:
         """The same for the labelled points, each without its own vote."""
         distance, place = self._tree.query(self._scaled, k=NEIGHBOURS + 1)
-        return self._vote(distance[:, 1:], place[:, 1:])
+        return self._vote(self._scaled, distance[:, 1:], place[:, 1:])
 
-    def _vote(self, distance: np.ndarray, place: np.ndarray) -> Guess:
+    def _vote(self, x: np.ndarray, distance: np.ndarray, place: np.ndarray) -> Guess:
         label = self.label[place]
-        vote = 1 / (distance + 1e-9 * distance[:, -1:] + 1e-300)
+        first, second, doubt = label[:, 0].copy(), label[:, 0].copy(), np.zeros(len(label))
+        mixed = np.flatnonzero((label != label[:, :1]).any(1))
+        label = label[mixed]
+        vote = _plane_votes(self._scaled[place[mixed]] - x[mixed, None], distance[mixed])
         # Each neighbour's sum over all that agree with it; few enough for all pairs.
         total = np.einsum("mj,mij->mi", vote, label[:, :, None] == label[:, None, :])
         rows = np.arange(len(label))
-        first = label[rows, total.argmax(1)]
-        others = np.where(label == first[:, None], 0.0, total)
-        best = others.argmax(1)
-        second = np.where(others[rows, best] > 0, label[rows, best], first)
-        doubt = others[rows, best] / (others[rows, best] + total.max(1))
+        best = total.argmax(1)
+        first[mixed] = winner = label[rows, best]
+        others = np.where(label == winner[:, None], -np.inf, total)
+        runner_up = others.argmax(1)
+        second[mixed] = label[rows, runner_up]
+        doubt[mixed] = 0.5 * np.exp(-4 * (total[rows, best] - others[rows, runner_up]))
         return Guess(first, second, doubt)
+
+
+def _plane_votes(away: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Weights (m, k), of sum 1, with which k neighbours at away (m, k, d), distance (m, k), predict a function at 0.
+
+    A plane through it by least squares has its value there as sum_j v_j f_j, v ~ M^-1 1 with M = A A' + r W^-1, for
+    any f: of the indicator of a basin whose boundary is smooth it says more than a mean. W: the weights
+    (1 - |a|^2)^2 of the neighbours in units of the farthest's distance; r : RIDGE sum W, on the slopes.
+    """
+    reach = 1.05 * distance[:, -1:, None] + 1e-300
+    away = away / reach
+    weight = (1 - (distance / reach[:, :, 0]) ** 2) ** 2
+    m = away @ away.transpose(0, 2, 1)
+    diagonal = np.arange(distance.shape[1])
+    m[:, diagonal, diagonal] += RIDGE * weight.sum(1, keepdims=True) / weight
+    vote = np.linalg.solve(m, np.ones((*distance.shape, 1)))[:, :, 0]
+    return vote / vote.sum(1, keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,22 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import UsageError
-from landscape.sampling import Chains, Independence, Mala, StudentMixture, preconditioner, run, warm_up
+from landscape.sampling import Ahead, Chains, Independence, Mala, StudentMixture, preconditioner, run, warm_up
 from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
-from landscape.weights.neighbours import Guide
+from landscape.weights.neighbours import AGREED, Guide
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
+AHEAD = 8  # steps for which moves between wells are drawn and evaluated together
+GUESSED = 2**14  # positions whose labels are guessed together
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
-RARELY = 0.125  # probability of a label where all neighbours of a point have the same
+RARELY = 0.125  # probability of a label where the neighbours of a point agree
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
 
@@ -168,7 +170,7 @@ class _Sampler:
         state = state.where(state.energy.isfinite(), Chains.init(energy, wells.x[home]))
         state, settled = warm_up([local], energy, wells.beta, state, config.warm_up // 2, generator)
         proposal = mixture(config.floor_weight) if guide is None else guide.mixture
-        kernels: list[Kernel] = [Independence(proposal), *settled]
+        kernels: list[Kernel] = [Independence(proposal, Ahead(AHEAD)), *settled]
         remaining = config.warm_up - config.warm_up // 2
         self.state, self.kernels = warm_up(kernels, energy, wells.beta, state, remaining, generator)
         self.accepted = np.zeros(2)
@@ -187,13 +189,10 @@ class _Sampler:
         n_sweeps = stride * max(1, math.ceil(n_sweeps / stride))
         x: list[torch.Tensor] = []
         energies: list[torch.Tensor] = []
-        guesses: list[np.ndarray] = []
 
         def observe(state: Chains) -> None:
             energies.append(state.energy)
-            guesses.append(self._guess(state.x))
-            if len(energies) % stride == 0:
-                x.append(state.x)
+            x.append(state.x)
 
         self.state, accepted = run(
             self.kernels, self.energy, self.wells.beta, self.state, n_sweeps, self.generator, observe
@@ -201,11 +200,13 @@ class _Sampler:
         self.accepted += n_sweeps * np.array(accepted)
         self.n_sweeps += n_sweeps
         old = self.chains
-        label, correction = self._label(torch.stack(x), np.stack(guesses[stride - 1 :: stride]))
+        guess = np.concatenate([self._guess(part) for part in torch.cat(x).split(GUESSED)]).reshape(n_sweeps, -1)
+        kept = torch.stack(x[stride - 1 :: stride])
+        label, correction = self._label(kept, guess[stride - 1 :: stride])
         self.chains = LabelledChains(
-            np.concatenate([old.x, torch.stack(x).numpy()]),
+            np.concatenate([old.x, kept.numpy()]),
             np.concatenate([old.energy, torch.stack(energies).numpy()]),
-            np.concatenate([old.guess, np.stack(guesses)]),
+            np.concatenate([old.guess, guess]),
             np.concatenate([old.label, label]),
             np.concatenate([old.correction, correction]),
             stride,
@@ -217,13 +218,13 @@ class _Sampler:
 
     def _label(self, x: torch.Tensor, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and corrections of x (n_records, n_chains, d), asking about each position of a chain at most once
-        however long it stays there, and rarely where all labelled neighbours agree on the guess.
+        however long it stays there, and rarely where the labelled neighbours agree on the guess.
         """
         before = torch.cat([self.last_x[None], x[:-1]])
         moved = (x != before).any(2).numpy()
         asked, correction = np.ones(moved.sum(), bool), np.ones(moved.sum())
         if self.neighbours is not None:
-            agreed = self.neighbours.guess(x[torch.as_tensor(moved)].numpy()).doubt == 0
+            agreed = self.neighbours.guess(x[torch.as_tensor(moved)].numpy()).doubt <= AGREED
             draw = torch.rand(len(asked), dtype=torch.float64, generator=self.generator).numpy()
             asked = ~agreed | (draw < RARELY)
             correction = np.where(agreed, asked / RARELY, 1.0)
