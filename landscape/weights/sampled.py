@@ -25,6 +25,7 @@ Progress = Callable[[str], None]
 
 AHEAD = 8  # steps for which moves between wells are drawn and evaluated together
 GUESSED = 2**14  # positions whose labels are guessed together
+MARGIN = 1.1  # of sweeps over those that errors call for
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
 RARELY = 0.125  # probability of a label where the neighbours of a point agree
@@ -133,9 +134,10 @@ def sample_weights(
     while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
             progress(f"weights: {sampler.n_sweeps} sweeps, largest standard error {sampler.largest_error:.4f}")
-        # Towards the sweeps that the present errors call for, at most doubling: early errors are rough.
-        wanted = sampler.n_sweeps * (sampler.largest_error / config.target_se) ** 2
-        more = int(np.clip(wanted - sampler.n_sweeps, 0.25 * sampler.n_sweeps, sampler.n_sweeps))
+        # The sweeps that the present errors call for and some more, since many labels flow faster together; at most
+        # four times as many as now: early errors are rough.
+        wanted = MARGIN * sampler.n_sweeps * (sampler.largest_error / config.target_se) ** 2
+        more = int(np.clip(wanted - sampler.n_sweeps, 0.25 * sampler.n_sweeps, 3 * sampler.n_sweeps))
         summary = sampler.extend(min(more, config.max_sweeps - sampler.n_sweeps))
     return summary
 
@@ -200,9 +202,9 @@ class _Sampler:
         self.accepted += n_sweeps * np.array(accepted)
         self.n_sweeps += n_sweeps
         old = self.chains
-        guess = np.concatenate([self._guess(part) for part in torch.cat(x).split(GUESSED)]).reshape(n_sweeps, -1)
+        guess, agreed = (part.reshape(n_sweeps, -1) for part in self._guess(torch.cat(x)))
         kept = torch.stack(x[stride - 1 :: stride])
-        label, correction = self._label(kept, guess[stride - 1 :: stride])
+        label, correction = self._label(kept, guess[stride - 1 :: stride], agreed[stride - 1 :: stride])
         self.chains = LabelledChains(
             np.concatenate([old.x, kept.numpy()]),
             np.concatenate([old.energy, torch.stack(energies).numpy()]),
@@ -213,21 +215,24 @@ class _Sampler:
         )
         return self._summary()
 
-    def _guess(self, x: torch.Tensor) -> np.ndarray:
-        return self.wells.guess(x).numpy() if self.neighbours is None else self.neighbours.guess(x.numpy()).first
+    def _guess(self, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Guessed labels of x (m, d), and whether the labelled neighbours agree on them, both (m,)."""
+        if self.neighbours is None:
+            guess = torch.cat([self.wells.guess(part) for part in x.split(GUESSED)]).numpy()
+            return guess, np.zeros(len(x), bool)
+        parts = [self.neighbours.guess(part.numpy()) for part in x.split(GUESSED)]
+        return np.concatenate([part.first for part in parts]), np.concatenate([part.doubt for part in parts]) <= AGREED
 
-    def _label(self, x: torch.Tensor, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _label(self, x: torch.Tensor, guess: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and corrections of x (n_records, n_chains, d), asking about each position of a chain at most once
         however long it stays there, and rarely where the labelled neighbours agree on the guess.
         """
         before = torch.cat([self.last_x[None], x[:-1]])
         moved = (x != before).any(2).numpy()
-        asked, correction = np.ones(moved.sum(), bool), np.ones(moved.sum())
-        if self.neighbours is not None:
-            agreed = self.neighbours.guess(x[torch.as_tensor(moved)].numpy()).doubt <= AGREED
-            draw = torch.rand(len(asked), dtype=torch.float64, generator=self.generator).numpy()
-            asked = ~agreed | (draw < RARELY)
-            correction = np.where(agreed, asked / RARELY, 1.0)
+        agreed = agreed[moved]
+        draw = torch.rand(len(agreed), dtype=torch.float64, generator=self.generator).numpy()
+        asked = ~agreed | (draw < RARELY)
+        correction = np.where(agreed, asked / RARELY, 1.0)
         answer = np.asarray(self.assign(x[torch.as_tensor(moved)][torch.as_tensor(asked)]))
         n = len(self.wells.x)
         if answer.shape != (asked.sum(),) or ((answer < -1) | (answer >= n)).any():
