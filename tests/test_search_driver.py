@@ -9,9 +9,10 @@ import torch
 from landscape.energy.energy import Energy
 from landscape.energy.potentials import MullerBrown, TripleWell
 from landscape.errors import EnergyError, UsageError
-from landscape.search import LBFGS, Box, Gaussian, MinimaSearch, Points, SaddleSearch, Status
+from landscape.search import LBFGS, Box, Catalogue, Gaussian, MinimaSearch, Points, SaddleSearch, Status
 from landscape.search.driver import State, iterate
 from landscape.search.lbfgs import relax
+from landscape.search.recognition import known_points
 from landscape.search.starts import draw_finite
 
 
@@ -97,18 +98,50 @@ def test_either_form_of_the_update_solves_a_quadratic(memory) -> None:
     assert ended["x"].norm(dim=1).max() < 1e-7
 
 
-def test_rows_end_in_balls_whose_minimum_is_known() -> None:
-    """Rows that come into the ball stop inside it, the others where they would anyway."""
+def test_rows_that_come_to_a_known_minimum_stop_there() -> None:
+    """They end with its number beside it; the others where they would anyway. Nothing more is evaluated than before."""
     energy, x = triple_well(), uniform(60, -2, 2)
+    catalogue = Catalogue(energy)
+    catalogue.add(torch.tensor([[0.0, 1.5], [1.05, -0.04]], dtype=torch.float64))
+    center = torch.as_tensor(catalogue.points().x[1])
     alone = relax(energy, x, 2.0)
-    center = torch.tensor([[1.048054992824, -0.04209366630668]], dtype=torch.float64)
-    mine = (alone["x"] - center[0]).norm(dim=1) < 1e-3
+    mine = (alone["x"] - center).norm(dim=1) < 1e-3
     before = energy.evaluations.gradient
-    ended = relax(energy, x, 2.0, known=(center, torch.tensor([0.2], dtype=torch.float64)))
+    ended = relax(energy, x, 2.0, known=known_points(energy, catalogue.points(), np.array([1])))
+    captured = ended["status"] == Status.CAPTURED
+    assert mine.sum() > 5 and bool(captured[mine].all()) and captured.sum() <= mine.sum() + 3
+    assert torch.equal(ended["number"], torch.where(captured, 1, -1)) and (alone["number"] == -1).all()
+    assert ((ended["x"] - center).norm(dim=1) < 1)[captured].all()  # the nearest saddle is 1.09 away
+    torch.testing.assert_close(ended["x"][~captured & ~mine], alone["x"][~captured & ~mine], rtol=0, atol=1e-7)
+    assert energy.evaluations.gradient - before < before - 2 * int(mine.sum())
+
+
+def test_rows_end_in_balls_where_no_hessians_are_kept() -> None:
+    """Within radius .2 of one of three wells, otherwise as without."""
+    energy, x = triple_well(), uniform(60, -2, 2)
+    catalogue = Catalogue(energy)
+    catalogue.add(torch.tensor([[1.05, -0.04]], dtype=torch.float64))
+    center = torch.as_tensor(catalogue.points().x)
+    energy.dense_dim = 1
+    assert energy.matrix_free and known_points(energy, catalogue.points(), np.array([0])) is None
+    known = known_points(energy, catalogue.points(), np.array([0]), torch.tensor([0.2], dtype=torch.float64))
+    alone, ended = relax(energy, x, 2.0), relax(energy, x, 2.0, known=known)
     inside = (ended["x"] - center[0]).norm(dim=1) < 0.2
-    assert mine.sum() > 5 and torch.equal(ended["status"] == Status.CAPTURED, inside) and bool(inside[mine].all())
+    assert inside.sum() > 5 and torch.equal(ended["status"] == Status.CAPTURED, inside)
     torch.testing.assert_close(ended["x"][~inside], alone["x"][~inside], rtol=0, atol=1e-7)
-    assert energy.evaluations.gradient - before < before
+
+
+def test_known_minima_do_not_tie_rows_to_each_other() -> None:
+    """However a batch is cut, each row ends at the same point with the same number."""
+    energy, x = triple_well(), uniform(300, -2, 2)
+    catalogue = Catalogue(energy)
+    catalogue.add(torch.tensor([[1.05, -0.04], [-1.05, -0.04]], dtype=torch.float64))
+    known = known_points(energy, catalogue.points(), np.array([0, 1]))
+    whole = relax(energy, x, 0.3, center=x, known=known)
+    parts = [relax(energy, part, 0.3, center=part, known=known) for part in x.split(37)]
+    assert (whole["number"] >= 0).sum() > 100
+    assert torch.equal(torch.cat([part["number"] for part in parts]), whole["number"])
+    torch.testing.assert_close(torch.cat([part["x"] for part in parts]), whole["x"], rtol=0, atol=1e-7)
 
 
 def test_descent_never_climbs() -> None:

@@ -9,6 +9,7 @@ from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
+from landscape.search.recognition import known_points
 from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
 
 MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
@@ -17,6 +18,7 @@ FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest 
 # Steps longer than a small well leap out of it, so that descents begin with short ones, which grow with the way they
 # have come. In ten dimensions a thousand of them meet a quarter more wells, at a third more gradients.
 SHORT = (0.03, 0.25)  # bounds of the steps' scale at a start, as parts of the radius
+BEGIN = 0.5  # length of the first of them, in units of that scale
 WELL = 0.3  # between them: a part of the median distance between minima next to each other
 SAMPLE = 20  # where nothing is known, one row in so many goes first
 
@@ -73,9 +75,10 @@ class Descents:
         return number, status
 
     def _relaxed(self, x: torch.Tensor, short: bool) -> State:
+        known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers())
         if not short:
-            return relax(self.energy, x, self.radius, self.options, center=self.center)
-        ended = relax(self.energy, x, self._short(), self.options, center=x)
+            return relax(self.energy, x, self.radius, self.options, center=self.center, known=known)
+        ended = relax(self.energy, x, self._short(), self.options, center=x, first=BEGIN, known=known)
         # Too far for short steps, or on too long a way for them: no runaways, and not at their end, yet.
         far = (ended["status"] == Status.DIVERGED) | (ended["status"] == Status.UNFINISHED)
         if bool(far.any()):
@@ -95,8 +98,10 @@ class Descents:
         """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""
         status = ended["status"]
         self._note_runaways(ended)
-        at = np.full(len(status), -1)
-        arrived = (status == Status.CONVERGED).cpu().numpy()
+        at, arrived = ended["number"].cpu().numpy(), (status == Status.CONVERGED).cpu().numpy()
+        status[status == Status.CAPTURED] = int(Status.CONVERGED)
+        if count:
+            self.catalogue.credit(at, np.ones_like(at))
         at[arrived] = self.catalogue.add(ended["x"][arrived], hits="minima" if count else "none")
         found = self.catalogue.points()
         # A polish that climbs has left for a point which is not where the descent led.

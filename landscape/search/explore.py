@@ -10,11 +10,12 @@ import torch
 from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
-from landscape.search.basins import Basins, length_scale, make_basins
+from landscape.search.basins import DENSE, USED, USED_DENSE, Basins, length_scale, make_basins
 from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult
+from landscape.search.recognition import known_points
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue
 from landscape.search.traces import thinned, traced_flow
@@ -162,8 +163,10 @@ class Explorer:
             x = self._around(minima, n)
         elif len(minima) > 1:
             x[: n // 2] = self._between(minima, 3, n // 2)
-        basins = self.basins()[0]
-        known = (basins.x, 2 * basins.radius)  # as large as they were tested: no state is assigned here
+        basins, numbers = self.basins()
+        x = x[basins.nearest(x)[0] < 0]
+        tested = basins.radius / (USED_DENSE if self.energy.dim <= DENSE else USED)  # no state is assigned here
+        known = known_points(self.energy, self.catalogue.points(), numbers, tested)
         descent = LBFGS(single=self.config.walk.single)
         ended = relax(self.energy, x, 0.2 * self.scale, descent, center=0.5 * (low + high), known=known)
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])

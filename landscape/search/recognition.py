@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,78 +12,118 @@ from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
 from landscape.search.stationary import NEWTON_TOLERANCE, NOISE, StationaryPoints
 
-TOLERANCE = 0.1  # of the model of a known point, relative to the size of what it foretells
+TOLERANCE = 0.1  # largest mismatch at which a point counts as reached
 BLOCK = 2**22  # numbers in the matrices that are gathered together
 
 
 @dataclass(frozen=True, eq=False)
 class KnownPoints:
-    """Nondegenerate stationary points x_i with their quadratic models E_i + dx.H_i dx / 2, dx = y - x_i.
+    """Nondegenerate stationary points x_i of any index with their quadratic models E_i + dx.H_i dx / 2, dx = y - x_i.
 
-    numbers (k,) : their numbers in the catalogue. x (k, d). energy (k,). eigenvalues (k, d) : of the Hessians, none 0.
-    modes (k, d, d) : eigenvectors, one a row. symmetry : of a periodic energy, whose copies are all looked at.
+    numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 2, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
+    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right; (k, 2, 0, 0) where
+    Hessians are not kept. floor (k,) : norm of the difference between those two vectors at x_i itself, which is known
+    to the tolerance of its polish. radius (k,) : of balls in which nothing but x_i can be meant, as is known from
+    elsewhere. symmetry : of a periodic energy, of whose copies the nearest counts.
     """
 
     numbers: torch.Tensor
     x: torch.Tensor
     energy: torch.Tensor
-    eigenvalues: torch.Tensor
-    modes: torch.Tensor
+    maps: torch.Tensor
+    floor: torch.Tensor
+    radius: torch.Tensor
     symmetry: Periodic | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def has_models(self) -> bool:
+        return self.maps.shape[-1] > 0
+
     def to(self, like: torch.Tensor) -> KnownPoints:
         """The same on the device and in the precision of `like`."""
-        parts = {name: getattr(self, name).to(like) for name in ("x", "energy", "eigenvalues", "modes")}
-        return replace(self, numbers=self.numbers.to(like.device), **parts)
+        parts = (part.to(like) for part in (self.x, self.energy, self.maps, self.floor, self.radius))
+        return KnownPoints(self.numbers.to(like.device), *parts, symmetry=self.symmetry)
+
+    def nearest(self, y: torch.Tensor) -> torch.Tensor:
+        """Places (n,) among these points of those nearest to y (n, d)."""
+        if self.symmetry is not None:
+            rows = max(1, BLOCK // self.x.numel())
+            return torch.cat([distances(self.symmetry, part, self.x).argmin(1) for part in y.split(rows)])
+        center, shifted, half_square = self._shifted
+        if len(y) * len(self) <= BLOCK:
+            return torch.addmm(half_square, y - center, shifted, alpha=-1).argmin(1)
+        return torch.cat([self.nearest(part) for part in y.split(max(1, BLOCK // len(self)))])
+
+    @cached_property
+    def _shifted(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The mean c of the points; x_i - c, one a column; |x_i - c|^2 / 2."""
+        center = self.x.mean(0)
+        shifted = self.x - center
+        return center, shifted.T.contiguous(), 0.5 * shifted.square().sum(1)
 
     def recognise(
         self, y: torch.Tensor, energy: torch.Tensor, gradient: torch.Tensor, tolerance: float = TOLERANCE
     ) -> torch.Tensor:
-        """Numbers (n,) of the points beside which y (n, d) lie, energy (n,) and gradient (n, d) there given; -1: none.
+        """Numbers (n,) of the points to which y (n, d), with energy (n,) and gradient (n, d), have come; -1: none."""
+        at = self.nearest(y)
+        return torch.where(self.compare(at, y, energy, gradient)[0] <= tolerance, self.numbers[at], -1)
 
-        In scaled modes, u = |L|^(1/2) V dx and w = |L|^(-1/2) V grad E with H = V' L V and s = sign L, the model of the
-        nearest point foretells w = s u and E - E_i = s.u^2 / 2. It has to be right to |w - s u| <= tolerance |u| and
-        |E - E_i - s.u^2 / 2| <= tolerance |u|^2 / 2, but for rounding. |w - s u| is how far Newton's step from y misses
-        x_i, in the norm of the energy: neither units of length nor stiff modes beside soft ones change the answer.
+    def compare(
+        self, at: torch.Tensor, y: torch.Tensor, energy: torch.Tensor, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """How wrong the models of the points at places `at` (n,) are at y (n, d), and |H|^-1 times the gradient (n, d).
+
+        With u = |L|^(1/2) V dx and w = sign(L) |L|^(-1/2) V grad E, the mismatch (n,) is the larger of |w - u| / |u|,
+        how far Newton's step from y misses x_i in the norm of the energy (neither units nor stiff modes beside soft
+        ones change it), and |E - E_i - dx.grad E / 2| / (|u|^2 / 2), how far the energy is from that of a quadratic
+        function with the gradients at x_i and y. It is 0 within `radius`; nan where energy or gradient are not finite.
         """
-        number = self.numbers.new_full((len(y),), -1)
-        if not len(self):
-            return number
-        at = distances(self.symmetry, y, self.x).argmin(1)
-        noise = NOISE * torch.finfo(y.dtype).eps * (1 + energy.abs())
-        for rows in torch.arange(len(y), device=y.device).split(max(1, BLOCK // self.modes[0].numel())):
-            near = at[rows]
-            away = self._away(y[rows], near)
-            stiffness = self.eigenvalues[near]
-            root = stiffness.abs().sqrt()
-            both = torch.bmm(self.modes[near], torch.stack([away, gradient[rows]], 2))
-            u, w = root * both[:, :, 0], both[:, :, 1] / root
-            size = u.square().sum(1)
-            # Points are known to the tolerance of their polish.
-            floor = root.amax(1) * NEWTON_TOLERANCE * (1 + y[rows].norm(dim=1))
-            missed = (w - stiffness.sign() * u).norm(dim=1) <= tolerance * size.sqrt() + floor
-            foretold = 0.5 * (stiffness.sign() * u.square()).sum(1)
-            rise = (energy[rows] - self.energy[near] - foretold).abs() <= 0.5 * tolerance * size + noise[rows]
-            number[rows] = torch.where(missed & rise, self.numbers[near], -1)
-        return number
-
-    def _away(self, y: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        return y - self.x[near] if self.symmetry is None else self.symmetry.difference(y, self.x[near])
+        n, d = y.shape
+        rows = max(1, BLOCK // max(1, self.maps[0].numel()))
+        if n > rows:
+            parts = zip(*(part.split(rows) for part in (at, y, energy, gradient)), strict=True)
+            mismatch, step = zip(*(self.compare(*part) for part in parts), strict=True)
+            return torch.cat(mismatch), torch.cat(step)
+        away = y - self.x[at] if self.symmetry is None else self.symmetry.difference(y, self.x[at])
+        inside = away.norm(dim=1) < self.radius[at]
+        if not self.has_models:
+            return torch.where(inside, 0.0, torch.inf).to(y), gradient
+        maps = self.maps[at]
+        both = torch.bmm(maps.view(2 * n, d, d), torch.stack([away, gradient], 1).view(2 * n, d, 1))
+        u, w = both.view(n, 2, d).unbind(1)
+        level, limit = self.energy[at], torch.finfo(y.dtype)
+        size = u.norm(dim=1).clamp_min(limit.tiny**0.5)
+        missed = ((w - u).norm(dim=1) - self.floor[at]) / size
+        rise = (energy - level - 0.5 * (away * gradient).sum(1)).abs() - NOISE * limit.eps * (1 + level.abs())
+        step = torch.bmm(maps[:, 1].mT, w[:, :, None])[:, :, 0]
+        return torch.maximum(missed, 2 * rise / size.square()).masked_fill_(inside, 0), step
 
 
-def known_points(energy: Energy, found: StationaryPoints, rows: np.ndarray) -> KnownPoints | None:
-    """The nondegenerate ones of some points of a catalogue (their numbers, (m,)); None where there is none, or where
-    Hessians are not kept, or points have copies by more than periods."""
-    if energy.matrix_free or not (energy.symmetry is None or isinstance(energy.symmetry, Periodic)):
+def known_points(
+    energy: Energy, found: StationaryPoints, rows: np.ndarray, radius: torch.Tensor | None = None
+) -> KnownPoints | None:
+    """The nondegenerate ones of some points of a catalogue (their numbers, (m,)), with balls of this radius (m,).
+
+    None where there is none of them, where points have copies by more than periods, or where neither Hessians are kept
+    nor balls given.
+    """
+    useless = energy.matrix_free and radius is None
+    sharp = ~found.degenerate[rows]
+    if useless or not (energy.symmetry is None or isinstance(energy.symmetry, Periodic)) or not sharp.any():
         return None
-    sharp = np.asarray(rows)[~found.degenerate[rows]]
-    if not len(sharp):
-        return None
-    values, vectors = found.lowest_modes(sharp)
-    x = torch.as_tensor(found.x[sharp], dtype=energy.dtype, device=energy.device)
-    level, curvature = torch.as_tensor(found.energy[sharp]).to(x), torch.as_tensor(values).to(x)
-    modes = torch.as_tensor(vectors).to(x).mT.contiguous()
-    return KnownPoints(torch.as_tensor(sharp, device=energy.device), x, level, curvature, modes, energy.symmetry)
+    numbers = np.asarray(rows)[sharp]
+    x, dim = found.x[numbers], 0 if energy.matrix_free else energy.dim
+    maps, floor = np.zeros((len(x), 2, dim, dim)), np.zeros(len(x))
+    if dim:
+        values, vectors = np.linalg.eigh(found.hessian[numbers])
+        root = np.sqrt(np.abs(values))
+        scale = np.stack([root, np.sign(values) / root], 1)
+        maps = scale[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
+        floor = NEWTON_TOLERANCE * root.max(1) * (1 + np.linalg.norm(x, axis=1))
+    balls = torch.zeros(len(x)) if radius is None else radius[torch.as_tensor(sharp, device=radius.device)]
+    parts = (torch.as_tensor(part) for part in (numbers, x, found.energy[numbers], maps, floor))
+    known = KnownPoints(*parts, radius=balls, symmetry=energy.symmetry)
+    return known.to(torch.empty(0, dtype=energy.dtype, device=energy.device))
