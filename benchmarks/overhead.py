@@ -93,7 +93,7 @@ def overheads(problem: Problem, starts: int, repetitions: int = 3) -> list[dict[
     catalogue = Catalogue(plain)
     found = find_minima(plain, MinimaSearch(starts=Points(points)), catalogue=catalogue)
     explorer = Explorer(plain, catalogue, found, torch.Generator().manual_seed(0), SaddleSearch())
-    walks, scale, region = explorer.starts(1), explorer.scale, explorer._box(explorer.scale)
+    walks, scale, region = explorer.starts(1).x, explorer.scale, explorer._box(explorer.scale)
     x = torch.as_tensor(found.minima.x)
     first, second = torch.triu_indices(len(x), len(x), 1)
     near = (x[first] - x[second]).norm(dim=1).argsort()[:60]

@@ -20,8 +20,9 @@ from landscape.search import (
     find_saddles,
     make_basins,
 )
-from landscape.search.connect import confines
+from landscape.search.connect import _Rounds, confines
 from landscape.search.explore import Explorer
+from landscape.search.recognition import known_points
 from landscape.search.saddles import EigenvectorFollowing, bofill, follow_eigenvectors
 
 QUICK = SaddleSearch(sweep=500)
@@ -48,6 +49,65 @@ def test_walks_on_a_quadratic_ask_for_one_hessian() -> None:
     ended = follow_eigenvectors(energy, x, torch.ones(20, dtype=torch.long), 5.0, (-far, far))
     assert (ended["status"] == Status.CONVERGED).all() and ended["x"].abs().max() < 1e-9
     assert energy.evaluations.hessian == 20
+
+
+def test_walks_end_beside_known_points_of_the_index_they_seek() -> None:
+    """E = (x^2 - 1)^2 / 4 + y^2: walks to the saddle at 0 are captured where it is known, at fewer gradients than they
+    need to converge, and those to a minimum, beside which the saddle is known too, converge."""
+    energy = Energy(lambda x: 0.25 * (x[:, 0] ** 2 - 1) ** 2 + x[:, 1] ** 2, 2)
+    catalogue = Catalogue(energy)
+    number = int(catalogue.add(torch.zeros(1, 2, dtype=torch.float64))[0])
+    points = known_points(energy, catalogue.points(), np.array([number]))
+    assert points is not None
+    known = (points, torch.ones(1, dtype=torch.long))
+    x = torch.tensor([[0.4, 0.3], [-0.3, 0.2], [0.7, -0.2], [-0.7, 0.1]], dtype=torch.float64)
+    far, target = torch.full((2,), 4.0, dtype=torch.float64), torch.tensor([1, 1, 0, 0])
+    iterations = []
+    for given in (None, known):
+        ended = follow_eigenvectors(energy, x, target, 1.0, (-far, far), known=given)
+        iterations.append(ended["iterations"])
+        assert (ended["x"][2:, 0].abs() - 1).abs().max() < 1e-4 and (ended["label"][2:] == -1).all()
+        assert (ended["status"][2:] == Status.CONVERGED).all()
+        assert (ended["status"][:2] == (Status.CONVERGED if given is None else Status.CAPTURED)).all()
+    assert (ended["label"][:2] == number).all()
+    assert (iterations[1][:2] < iterations[0][:2]).all() and (iterations[1][2:] == iterations[0][2:]).all()
+
+
+def test_walks_take_hessians_of_points_nearby_and_exact_ones_where_there_is_none() -> None:
+    energy = Energy(TripleWell(), 2)
+    x = torch.tensor([[0.1, 0.2], [-0.6, 0.3], [0.5, 0.4]], dtype=torch.float64)
+    far = torch.full((2,), 9.0, dtype=torch.float64)
+    near = energy.hessian(x + 0.01)
+    near[1] = torch.nan
+    before = energy.evaluations.hessian
+    one_step = EigenvectorFollowing(max_iterations=1, initial_trust=1e-3, largest_trust=1e-3)
+    ended = follow_eigenvectors(energy, x, torch.ones(3, dtype=torch.long), 1.0, (-far, far), one_step, near)
+    assert energy.evaluations.hessian == before + 1
+    exact = follow_eigenvectors(energy, x, torch.ones(3, dtype=torch.long), 1.0, (-far, far), one_step)
+    torch.testing.assert_close(ended["x"][1], exact["x"][1], atol=0, rtol=0)
+    moved = (ended["x"] - exact["x"]).norm(dim=1)
+    assert 0 < moved[0] < 1e-4 and 0 < moved[2] < 1e-4
+
+
+def test_rounds_shrink_only_where_every_point_has_been_met_often() -> None:
+    """With hits h of the rarest saddle after one round of 124 walks, another part s of a round leaves exp(-h (1 + s))
+    below .001 for s = 1/4 from h = 5.6 on, and for s = 1/2 from 4.7 on."""
+    energy, catalogue = Energy(TripleWell(), 2), Catalogue(Energy(TripleWell(), 2))
+    minima = find_minima(energy, MinimaSearch(200), catalogue=catalogue)
+    find_saddles(energy, minima, QUICK, catalogue=catalogue)
+    points = catalogue.points()
+    without_top = Catalogue(energy)
+    without_top.add(torch.as_tensor(points.x[points.index < 2]))
+    for known, wrong in ((catalogue, False), (without_top, True)):
+        explorer = Explorer(energy, known, minima, torch.Generator(), QUICK)
+        rounds = _Rounds(explorer, QUICK, lambda text: None)
+        rounds.confining = True
+        assert rounds._share(1) == 1.0  # nothing is known yet
+        assert (rounds.morse_sum != rounds.expected) == wrong
+        for rarest, share in ((2, 1.0), (4, 1.0), (5, 0.5), (6, 0.25), (20, 0.25)):
+            rounds.walked = {1: 124}
+            rounds.walk_hits = {int(k): h for k, h in zip(explorer.numbers(1), (rarest, 30, 30), strict=True)}
+            assert rounds._share(1) == (1.0 if wrong else share)
 
 
 def test_many_minima_are_searched_for_saddles_of_index_1_only(monkeypatch) -> None:

@@ -11,7 +11,7 @@ from competitors.harness import Counted, Found, Request, serve
 from landscape.energy import Energy
 from landscape.energy.energy import Evaluations
 from landscape.search import MinimaSearch, Points, SaddleSearch, find_minima, find_saddles, string_method
-from landscape.search.explore import Explorer
+from landscape.search.explore import Explorer, Starts
 from landscape.search.stationary import Catalogue
 
 
@@ -61,10 +61,12 @@ def walks(counted: Counted, request: Request) -> Found:
     """Walks to index 1 as `find_saddles` makes them, polish included; the minima are given to everybody."""
     energy = energy_of(counted)
     catalogue = Catalogue(energy)
-    given = find_minima(energy, MinimaSearch(starts=Points(np.array(request["origins"]))), catalogue=catalogue)
+    minima = np.array(request["origins"])
+    given = find_minima(energy, MinimaSearch(starts=Points(minima)), catalogue=catalogue)
     explorer = Explorer(energy, catalogue, given, torch.Generator().manual_seed(request["seed"]), SaddleSearch())
+    beside = np.resize(catalogue.add(torch.as_tensor(minima)), len(request["points"]))
     energy.evaluations = Evaluations()
-    reached = explorer.walk({1: torch.as_tensor(request["points"], dtype=energy.dtype)})
+    reached = explorer.walk({1: Starts(torch.as_tensor(request["points"], dtype=energy.dtype), beside)})
     ends = catalogue.points().x[reached[reached >= 0]]
     cost = energy.evaluations.gradient_equivalents(energy.dim)
     return Found([], list(ends), "", [], cost, len(reached))

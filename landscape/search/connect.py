@@ -27,16 +27,18 @@ from landscape.search.string import (
     resample,
     straight_images,
 )
-from landscape.search.unseen import unseen_number
+from landscape.search.unseen import nearly_all_seen, repeat_misses, unseen_number
 
 NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
 PAIR_STRINGS = StringOptions(n_images=15, max_iterations=60, force_tolerance=0.05)  # walks start from what it leaves
 CONFINING_RADII = (2.0, 3.0, 5.0, 30.0)
 OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating point, has grown
-MET_ONCE = 0.01  # share of the saddles: of hundreds a few may be met by one walk only, of dozens none
+SHARES = (0.25, 0.5, 1.0)  # of the walks of a full round
+HARDLY = 1e-3  # points that another search would miss where rounds may be smaller
 MISSED = 0.05  # saddles by Chao's estimate, which is too low where some are hard to hit
 MAX_PAIRS = 500  # strings a round
 SWEEP_PARTS = 4  # of a sweep, which ends with the first of them that finds something
+SWEEP_WALKS = 16  # walks for each saddle known that end it
 MANY_MINIMA = 100  # with more of them the points of every index are too many to be searched for unasked
 
 
@@ -119,6 +121,7 @@ class _Rounds:
         dim = self.energy.dim
         self.max_index = min(config.max_index or (dim if dim <= ALL_INDICES_DIM else 1), dim)
         self.walk_hits: dict[int, int] = {}
+        self.walked: dict[int, int] = {}  # walks so far, by index
         self.tried: set[tuple[int, int]] = set()
         self.rounds = 0
         self.confining = False
@@ -155,14 +158,33 @@ class _Rounds:
             possible = [index for index in group if index == 1 or len(explorer.numbers(index - 1))]
             if not possible:
                 break
-            for number in explorer.walk({index: explorer.starts(index) for index in possible}):
+            starts = {index: explorer.starts(index, self._share(index)) for index in possible}
+            for number in explorer.walk(starts):
                 self.walk_hits[int(number)] = self.walk_hits.get(int(number), 0) + 1
+            for index, part in starts.items():
+                self.walked[index] = self.walked.get(index, 0) + len(part.x)
             explorer.connect_saddles()
 
+    def _share(self, index: int) -> float:
+        """Walks to an index in the next round, as a part of a full round's: as many as it takes, if points are met as
+        often as before, until another search would miss hardly any of them (`repeat_misses`); a quarter at least, and
+        all where the Morse sum tells that something is missing."""
+        walked, hits = self.walked.get(index, 0), self._hits(index)
+        if not walked or self.morse_sum != (self.expected or self.morse_sum):
+            return 1.0
+        full = self.config.rows + self.config.rows_per_point * len(self.explorer.numbers(index - 1))
+        missed = [repeat_misses(hits * (1 + part * full / walked)) for part in SHARES]
+        return next((part for part, left in zip(SHARES, missed, strict=True) if left <= HARDLY), 1.0)
+
+    def _hits(self, index: int) -> np.ndarray:
+        """How many walks met each point of an index that any has met."""
+        hits = np.array([self.walk_hits.get(int(k), 0) for k in self.explorer.numbers(index)], int)
+        return hits[hits > 0]
+
     def _satisfied(self) -> bool:
-        """Hardly a saddle was met by a single walk only, and the Morse sum is what it must be."""
-        hits = np.array([self.walk_hits.get(int(k), 0) for k in self.explorer.numbers(1)], int)
-        seen = (hits == 1).sum() <= MET_ONCE * len(hits) and unseen_number(hits) < MISSED
+        """Walks met the saddles so often that hardly one can be missing, and the Morse sum is what it must be."""
+        hits = self._hits(1)
+        seen = nearly_all_seen(hits) and unseen_number(hits) < MISSED
         return bool(seen) and (self.expected is None or self.morse_sum == self.expected)
 
     @property
@@ -178,7 +200,7 @@ class _Rounds:
         return int(np.sum(1 - 2 * (index % 2))) if self.all_indices else None
 
     def _check(self) -> bool:
-        """The last look: a sweep of descents, and strings between states. True if anything is new."""
+        """The last look: a sweep of descents, one of walks, and strings between states. True if anything is new."""
         known = self._n_known()
         if self.config.sweep:
             self.progress(f"saddles: a sweep of {self.config.sweep} further descents")
@@ -187,8 +209,18 @@ class _Rounds:
             n = min(left, max(1, self.config.sweep // SWEEP_PARTS))
             self.explorer.sweep(n)
             left -= n
+        if self.config.sweep and self._n_known() == known:
+            self._sweep_by_walks()
         self._join_pairs()
         return self._n_known() > known
+
+    def _sweep_by_walks(self) -> None:
+        """Walks from anywhere, to index 2 where that is searched for: a saddle and a point of index 2 that are both
+        missed leave the Morse sum unchanged, as a saddle and a shallow well do."""
+        n = SWEEP_WALKS * self.catalogue.count(1)
+        if n and not self.energy.matrix_free:
+            self.explorer.walk({min(2, self.max_index): self.explorer.anywhere(n)})
+            self.explorer.connect_saddles()
 
     def _n_known(self) -> int:
         """Nondegenerate points of the indices looked for: of a flat valley every round finds others, and of the indices

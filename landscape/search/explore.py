@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.minima import MinimaResult
-from landscape.search.recognition import known_points
+from landscape.search.recognition import KnownPoints, known_points
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue
 from landscape.search.traces import thinned, traced_flow
@@ -28,11 +29,20 @@ MAX_PASSES = 4  # flows in a row of one side, each beside the saddle where the l
 UNKNOWN = -1
 
 
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where walks begin: points x (n, d), and the catalogue numbers (n,) of those beside which they are, or UNKNOWN."""
+
+    x: torch.Tensor
+    beside: np.ndarray
+
+
 @dataclass(frozen=True)
 class SaddleSearch:
     """Hyper-parameters of `find_saddles`.
 
-    rows : walks a round and index, plus `rows_per_point` for every point that they can start from.
+    rows : walks of the first round and of each index, plus `rows_per_point` for every point that they can start from;
+        later rounds have as many while some points were met by few walks, else down to a quarter.
     max_rounds : the budget. quiet_rounds : rounds in a row that must find nothing new before the search may stop; no
         more than max_rounds, or it never could.
     sweep : descents that must find no new minimum before the search is called complete.
@@ -121,34 +131,60 @@ class Explorer:
 
     # -- one round ---------------------------------------------------------------------------------------------------
 
-    def walk(self, starts: dict[int, torch.Tensor]) -> np.ndarray:
-        """Follow eigenvectors from points (n, d) towards an index: {index: points}, in one batch. Catalogue numbers of
-        what was reached (-1: nothing)."""
-        x = torch.cat(list(starts.values()))
-        target = torch.cat([torch.full((len(part),), index, device=x.device) for index, part in starts.items()])
+    def walk(self, starts: dict[int, Starts]) -> np.ndarray:
+        """Follow eigenvectors from starts towards an index: {index: starts}, in one batch, until they come near a known
+        point or a new one. Catalogue numbers of what was reached (UNKNOWN: nothing)."""
+        x = torch.cat([part.x for part in starts.values()])
+        target = torch.cat([torch.full((len(part.x),), index, device=x.device) for index, part in starts.items()])
+        hessian = self._hessians(np.concatenate([part.beside for part in starts.values()]))
         region = self.region(2 * self.radius if self._single else self.scale)
-        ended = follow_eigenvectors(self.energy, x, target, self.scale, region, self.config.walk)
-        arrived = ended["status"] == Status.CONVERGED
-        numbers = np.full(len(x), -1)
+        ended = follow_eigenvectors(
+            self.energy, x, target, self.scale, region, self.config.walk, hessian, known=self._known()
+        )
+        arrived, numbers = ended["status"] == Status.CONVERGED, ended["label"].cpu().numpy()
+        self.catalogue.credit(numbers, np.ones(len(numbers), int))
         numbers[arrived.cpu().numpy()] = self.catalogue.add(ended["x"][arrived], hits="others")
         return numbers
 
-    def starts(self, index: int) -> torch.Tensor:
-        """Where walks to `index` begin: beside points of one index less or more, between minima, in their box."""
+    def _hessians(self, numbers: np.ndarray) -> torch.Tensor | None:
+        """Hessians (n, d, d) of points of the catalogue, nan where the number is UNKNOWN; None where none is kept."""
+        if self.energy.matrix_free:
+            return None
+        hessian = self._tensor(self.catalogue.points().hessian[numbers])
+        hessian[torch.as_tensor(numbers == UNKNOWN, device=hessian.device)] = torch.nan
+        return hessian
+
+    def _known(self) -> tuple[KnownPoints, torch.Tensor] | None:
+        """All points by which walks may be captured, and their indices."""
+        found = self.catalogue.points()
+        known = known_points(self.energy, found, np.arange(len(found)))
+        if known is None:
+            return None
+        return known, torch.as_tensor(found.index, device=self.energy.device)[known.numbers]
+
+    def starts(self, index: int, share: float = 1.0) -> Starts:
+        """Where walks to `index` begin: beside points of one index less or more, between minima, in their box. share :
+        how many, in units of a full round's."""
         found = self.catalogue.points()
         below, above = self.numbers(index - 1), self.numbers(index + 1)
         minima = found.x[self.numbers(0)]
-        n = self.config.rows + self.config.rows_per_point * len(below)
+        n = math.ceil(share * (self.config.rows + self.config.rows_per_point * len(below)))
         n_between = n // 4 if len(minima) > 1 else 0
         n_beside = n // 2 if len(below) else 0
-        parts = [self._box_starts(n - n_beside - n_between)]
+        away = self._box_starts(n - n_beside - n_between)
         if n_between:
-            parts.append(self._between(minima, index + 1, n_between))
+            away = torch.cat([away, self._between(minima, index + 1, n_between)])
+        parts = [Starts(away, np.full(len(away), UNKNOWN))]
         if n_beside:
             parts.append(self._beside(below, n_beside))
         if len(above):
-            parts.append(self._beside(above, self.config.rows_per_point * len(above)))
-        return torch.cat(parts)
+            parts.append(self._beside(above, math.ceil(share * self.config.rows_per_point * len(above))))
+        return Starts(torch.cat([part.x for part in parts]), np.concatenate([part.beside for part in parts]))
+
+    def anywhere(self, n: int) -> Starts:
+        """n starts from the box of all points known, widened by half."""
+        low, high = self._box(0.5 * self.scale)
+        return Starts(low + self._uniform(n, self.energy.dim) * (high - low), np.full(n, UNKNOWN))
 
     def sweep(self, n: int) -> None:
         """n further descents, from between the minima and from their box widened by half.
@@ -168,7 +204,8 @@ class Explorer:
         tested = basins.radius / (USED_DENSE if self.energy.dim <= DENSE else USED)  # no state is assigned here
         known = known_points(self.energy, self.catalogue.points(), numbers, tested)
         descent = LBFGS(single=self.config.walk.single)
-        ended = relax(self.energy, x, 0.2 * self.scale, descent, center=0.5 * (low + high), known=known)
+        center = 0.5 * (low + high)
+        ended = relax(self.energy, x, 0.2 * self.scale, descent, center=center, first=0.5, known=known)
         self.catalogue.add(ended["x"][ended["status"] == Status.CONVERGED])
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
@@ -179,7 +216,7 @@ class Explorer:
             self.energy.device, self.energy.dtype
         )
 
-    def _beside(self, numbers: np.ndarray, n: int) -> torch.Tensor:
+    def _beside(self, numbers: np.ndarray, n: int) -> Starts:
         """Random soft directions away from known points: each mode drawn in inverse proportion to its stiffness."""
         found = self.catalogue.points()
         chosen = numbers[(self._uniform(n).cpu().numpy() * len(numbers)).astype(int)]
@@ -189,7 +226,7 @@ class Explorer:
         direction = np.einsum("nij,nj->ni", vectors, soft)
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = self.scale * self._uniform(n, 1) ** 2
-        return self._tensor(found.x[chosen]) + length * self._tensor(direction)
+        return Starts(self._tensor(found.x[chosen]) + length * self._tensor(direction), chosen)
 
     def _between(self, minima: np.ndarray, corners: int, n: int) -> torch.Tensor:
         """Random convex combinations of a minimum and some of its nearest neighbours."""

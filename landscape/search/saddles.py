@@ -11,20 +11,21 @@ from landscape.energy.modulo import eigh_modulo
 from landscape.errors import UsageError
 from landscape.search.driver import State, Status, as_given, iterate, working_copy
 from landscape.search.large_saddles import follow_by_products
+from landscape.search.recognition import KnownPoints
 from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
-REFRESH = 0.2  # a step that the model foretells worse than this is followed by an exact Hessian
 ENERGY_NOISE = 450.0  # changes of the energy below this many units in its last place say nothing
 MOST_ZERO_MODES = 6  # translations and rotations in space
-REFUSED = 0.6  # and one that it foretells worse than this is not taken
+REFUSED = 0.6  # a step that the model foretells worse than this is not taken
+REFRESH = 0.35  # and one that it foretells worse than this is followed by products, where these renew Hessians
 
 
 @dataclass(frozen=True)
 class EigenvectorFollowing:
     """Hyper-parameters of `follow_eigenvectors`.
 
-    max_iterations : gradients a row may use.
+    max_iterations : steps a row may use, a gradient each.
     step_tolerance : converged when the Newton step is below step_tolerance (1 + |x|); the caller polishes.
     trust : initial and largest trust radius as parts of the landscape's length scale.
     single : walk in float32; the caller polishes in the energy's own precision.
@@ -62,58 +63,82 @@ def follow_eigenvectors(
     region: tuple[torch.Tensor, torch.Tensor],
     config: EigenvectorFollowing | None = None,
     hessian: torch.Tensor | None = None,
+    *,
+    known: tuple[KnownPoints, torch.Tensor] | None = None,
 ) -> State:
     """Walk from each row of x (n, d) towards a stationary point of the given index (n,).
 
     In the eigenbasis of the Hessian the step is +g_i/|lambda_i| in the `index` lowest modes (uphill) and
     -g_i/|lambda_i| in the others (downhill), cut at a trust radius that follows how well the quadratic model foretells
     the energy (Cerjan and Miller 1981; Wales 1994). At a point of the wanted index this is Newton's method. The Hessian
-    is exact at the start and wherever the model has failed; in between it is updated from the gradients (Bofill, J.
-    Comput. Chem. 15 (1994) 1), which costs nothing, where an exact one costs 2 d gradients. A row that leaves the box
-    `region` (low, high; each (d,), or (n, d) for one box a row) is DIVERGED. `scale`, one number or one a row, is the
-    length that the trust radius refers to. `hessian` (n, d, d), of points nearby, is renewed by `config.products` in
-    place of the exact one at the start. Returns x, energy, status, iterations.
-    Where d is too large for Hessians the steps are chosen in Krylov subspaces (`follow_by_products`).
+    is exact at the start and where a step has been refused, since the model had failed; in between it is updated from
+    the gradients (Bofill, J. Comput. Chem. 15 (1994) 1), which costs nothing, where an exact one costs 2 d gradients.
+    Products (see `config`) renew it sooner. `scale`, one number or one a row, is the length that the trust radius
+    refers to.
+
+    region : the box (low, high; each (d,), or (n, d) for one box a row) that no row may leave: it would be DIVERGED.
+    hessian (n, d, d) : of points nearby, taken in place of the exact one at the start (renewed by `config.products`,
+    where there are any); rows of nan get the exact one. known : points, and the index (k,) of each; a row that comes
+    near one of them, if it has the index sought, is CAPTURED.
+
+    Returns x, energy, status, iterations, and label (n,): the number of the capturing point, -1 for none.
+    Where d is too large for Hessians the steps are chosen in Krylov subspaces (`follow_by_products`), and no points are
+    known.
     """
     config = config or EigenvectorFollowing()
     if energy.matrix_free:
-        return follow_by_products(energy, x, index, scale, region, config)
+        return follow_by_products(energy, x, index, scale, region, config) | {"label": torch.full_like(index, -1)}
     given = x
     energy, x = working_copy(energy, x, config.single)
     low, high = (bound.to(x).expand_as(x) for bound in region)
+    known = None if known is None else (known[0].to(x), known[1].to(x.device))
     n = len(x)
     length = torch.as_tensor(scale, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
+    exact = torch.ones(n, dtype=torch.bool, device=x.device)
     if hessian is None:
         hessian = energy.hessian(x)
     else:
-        given_hessian = hessian.to(x)
-        usable = finite_matrices(given_hessian)[:, None, None]
-        given_hessian = torch.where(usable, given_hessian, torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
-        modes = eigh_modulo(energy.symmetry, x, given_hessian)[1]
-        hessian = torch.where(usable, _renewed(energy, x, given_hessian, x, modes, config.products), torch.nan)
+        missing = ~finite_matrices(hessian.to(x))
+        hessian = _started(energy, x, hessian.to(x), missing, config.products)
+        exact = missing | bool(config.products)
     finite = value.isfinite() & gradient.isfinite().all(1) & finite_matrices(hessian)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     hessian = torch.where(finite[:, None, None], hessian, eye)
     eigenvalues, vectors = eigh_modulo(energy.symmetry, x, hessian)
     state: State = {
-        "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian, "exact": finite,
+        "x": x.clone(), "energy": value, "gradient": gradient, "hessian": hessian, "exact": exact,
         "eigenvalues": eigenvalues, "vectors": vectors, "target": index, "scale": length,
         "trust": config.initial_trust * length, "low": low, "high": high,
+        "label": torch.full_like(index, -1),
         "status": torch.where(finite, int(Status.RUNNING), int(Status.NOT_FINITE)),
     }  # fmt: skip
 
     def step(state: State) -> State:
-        return _step(energy, state, config)
+        return _step(energy, state, config, known)
 
-    return as_given(iterate(step, state, ("x", "energy"), config.max_iterations), given)
+    return as_given(iterate(step, state, ("x", "energy", "label"), config.max_iterations), given)
+
+
+def _started(
+    energy: Energy, x: torch.Tensor, hessian: torch.Tensor, missing: torch.Tensor, products: int
+) -> torch.Tensor:
+    """Hessians (n, d, d) to start from at x (n, d): those given, renewed by products; exact ones where missing (n,)."""
+    hessian = torch.where(missing[:, None, None], torch.eye(x.shape[1], dtype=x.dtype, device=x.device), hessian)
+    if products:
+        hessian = _renewed(energy, x, hessian, x, eigh_modulo(energy.symmetry, x, hessian)[1], products)
+    if bool(missing.any()):
+        hessian[missing] = energy.hessian(x[missing])
+    return hessian
 
 
 def finite_matrices(matrices: torch.Tensor) -> torch.Tensor:
     return matrices.sum((-2, -1)).isfinite()
 
 
-def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
+def _step(
+    energy: Energy, state: State, config: EigenvectorFollowing, known: tuple[KnownPoints, torch.Tensor] | None
+) -> State:
     x, value, gradient, eigenvalues = state["x"], state["energy"], state["gradient"], state["eigenvalues"]
     tiny = torch.finfo(x.dtype).tiny
     components = _rotated(state["vectors"].mT, gradient)
@@ -146,7 +171,9 @@ def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
     result["gradient"] = torch.where(accept[:, None], trial_gradient, gradient)
 
     # A model that failed with an exact Hessian fails by its length alone: the trust radius mends that.
-    renew = torch.where(accept, mismatch > REFRESH, ~state["exact"])
+    renew = ~accept & ~state["exact"]
+    if config.products:
+        renew |= accept & (mismatch > REFRESH)
     updated = bofill(state["hessian"], move, trial_gradient - gradient)
     hessian = torch.where((accept & finite_matrices(updated))[:, None, None], updated, state["hessian"])
     if bool(renew.any()):
@@ -161,8 +188,19 @@ def _step(energy: Energy, state: State, config: EigenvectorFollowing) -> State:
     status[newton.norm(dim=1) < config.step_tolerance * (1 + x.norm(dim=1))] = Status.CONVERGED
     status[((x < state["low"]) | (x > state["high"])).any(1)] = Status.DIVERGED
     status[trust < 1e-8 * state["scale"]] = Status.UNFINISHED
+    if known is not None:
+        result["label"] = _labels(known, result)
+        status[result["label"] >= 0] = Status.CAPTURED
     result["status"] = status
     return result
+
+
+def _labels(known: tuple[KnownPoints, torch.Tensor], state: State) -> torch.Tensor:
+    """Numbers (n,) of the known points that the rows have come near, if these have the index sought; else -1."""
+    points, index = known
+    label = points.recognise(state["x"], state["energy"], state["gradient"])
+    place = torch.searchsorted(points.numbers, label.clamp_min(int(points.numbers[0])))
+    return torch.where(index[place] == state["target"], label, -1)
 
 
 def _renewed(
