@@ -125,6 +125,18 @@ def test_no_model_without_hessians() -> None:
     assert known_points(energy, catalogue.points(), np.arange(1)) is None
 
 
+def test_many_rows_are_worked_off_in_blocks(monkeypatch) -> None:
+    energy, y = Energy(TripleWell(), 2), torch.as_tensor(np.random.default_rng(0).uniform(-2, 2, (101, 2)))
+    points = known(energy, TripleWell().stationary_points().x)
+    value, gradient = energy.value_and_gradient(y)
+    at = points.nearest(y)
+    whole = points.compare(at, y, value, gradient)
+    monkeypatch.setattr("landscape.search.recognition.BLOCK", 80)
+    assert torch.equal(points.nearest(y), at) and torch.equal(at, torch.cdist(y, points.x).argmin(1))
+    for part, expected in zip(points.compare(at, y, value, gradient), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_float32_recognises_the_same() -> None:
     energy = Energy(TripleWell(), 2)
     points = known(energy, TripleWell().stationary_points().x)

@@ -44,8 +44,10 @@ class KnownPoints:
 
     def to(self, like: torch.Tensor) -> KnownPoints:
         """The same on the device and in the precision of `like`."""
-        parts = (part.to(like) for part in (self.x, self.energy, self.maps, self.floor, self.radius))
-        return KnownPoints(self.numbers.to(like.device), *parts, symmetry=self.symmetry)
+        x, energy, maps, floor, radius = (
+            part.to(like) for part in (self.x, self.energy, self.maps, self.floor, self.radius)
+        )
+        return KnownPoints(self.numbers.to(like.device), x, energy, maps, floor, radius, self.symmetry)
 
     def nearest(self, y: torch.Tensor) -> torch.Tensor:
         """Places (n,) among these points of those nearest to y (n, d)."""
@@ -84,9 +86,9 @@ class KnownPoints:
         n, d = y.shape
         rows = max(1, BLOCK // max(1, self.maps[0].numel()))
         if n > rows:
-            parts = zip(*(part.split(rows) for part in (at, y, energy, gradient)), strict=True)
-            mismatch, step = zip(*(self.compare(*part) for part in parts), strict=True)
-            return torch.cat(mismatch), torch.cat(step)
+            blocks = zip(at.split(rows), y.split(rows), energy.split(rows), gradient.split(rows), strict=True)
+            found = [self.compare(*block) for block in blocks]
+            return torch.cat([mismatch for mismatch, _ in found]), torch.cat([step for _, step in found])
         away = y - self.x[at] if self.symmetry is None else self.symmetry.difference(y, self.x[at])
         inside = away.norm(dim=1) < self.radius[at]
         if not self.has_models:
@@ -124,6 +126,7 @@ def known_points(
         maps = scale[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
         floor = NEWTON_TOLERANCE * root.max(1) * (1 + np.linalg.norm(x, axis=1))
     balls = torch.zeros(len(x)) if radius is None else radius[torch.as_tensor(sharp, device=radius.device)]
-    parts = (torch.as_tensor(part) for part in (numbers, x, found.energy[numbers], maps, floor))
-    known = KnownPoints(*parts, radius=balls, symmetry=energy.symmetry)
+    places, level = torch.as_tensor(x), torch.as_tensor(found.energy[numbers])
+    models = torch.as_tensor(maps), torch.as_tensor(floor)
+    known = KnownPoints(torch.as_tensor(numbers), places, level, *models, balls, energy.symmetry)
     return known.to(torch.empty(0, dtype=energy.dtype, device=energy.device))
