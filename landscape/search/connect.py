@@ -142,8 +142,9 @@ class _Rounds:
             quiet = quiet + 1 if self._n_known() == known else 0
             counts = [self.catalogue.count(k) for k in range(min(self.max_index, 3) + 1)]
             self.progress(f"saddles: round {self.rounds}, points by index {counts}")
-            # Strings and the sweep also serve where the rounds are stuck with a wrong Morse sum.
-            if quiet > 0 and quiet % self.config.quiet_rounds == 0:
+            # Strings and the sweep also serve where the rounds are stuck: with a wrong Morse sum, or rare saddles.
+            longer = self.config.quiet_rounds if self._seen() else 2 * self.config.quiet_rounds
+            if quiet > 0 and quiet % longer == 0:
                 if self._check():
                     quiet = 0
                 elif self._satisfied():
@@ -181,11 +182,13 @@ class _Rounds:
         hits = np.array([self.walk_hits.get(int(k), 0) for k in self.explorer.numbers(index)], int)
         return hits[hits > 0]
 
-    def _satisfied(self) -> bool:
-        """Walks met the saddles so often that hardly one can be missing, and the Morse sum is what it must be."""
+    def _seen(self) -> bool:
+        """Walks met the saddles so often that hardly one can be missing."""
         hits = self._hits(1)
-        seen = nearly_all_seen(hits) and unseen_number(hits) < MISSED
-        return bool(seen) and (self.expected is None or self.morse_sum == self.expected)
+        return nearly_all_seen(hits) and unseen_number(hits) < MISSED
+
+    def _satisfied(self) -> bool:
+        return self._seen() and (self.expected is None or self.morse_sum == self.expected)
 
     @property
     def expected(self) -> int | None:
