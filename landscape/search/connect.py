@@ -171,7 +171,7 @@ class _Rounds:
         often as before, until another search would miss hardly any of them (`repeat_misses`); a quarter at least, and
         all where the Morse sum tells that something is missing."""
         walked, hits = self.walked.get(index, 0), self._hits(index)
-        if not walked or self.morse_sum != (self.expected or self.morse_sum):
+        if not walked or not self._sum_right():
             return 1.0
         full = self.config.rows + self.config.rows_per_point * len(self.explorer.numbers(index - 1))
         missed = [repeat_misses(hits * (1 + part * full / walked)) for part in SHARES]
@@ -188,7 +188,11 @@ class _Rounds:
         return nearly_all_seen(hits) and unseen_number(hits) < MISSED
 
     def _satisfied(self) -> bool:
-        return self._seen() and (self.expected is None or self.morse_sum == self.expected)
+        return self._seen() and self._sum_right()
+
+    def _sum_right(self) -> bool:
+        """The Morse sum is what it must be, or that is not known."""
+        return self.expected is None or self.morse_sum == self.expected
 
     @property
     def expected(self) -> int | None:
