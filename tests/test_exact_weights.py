@@ -26,7 +26,7 @@ from landscape.weights import (
     sample_weights,
     weight_interval,
 )
-from landscape.weights.neighbours import RIDGE, Neighbours, _plane_votes, harmonic_guess
+from landscape.weights.neighbours import harmonic_guess
 from landscape.weights.plan import make_plan
 from landscape.weights.tails import effective_draws, generalised_pareto_shape, pareto_shape
 from landscape.weights.tempering import plan_path, weighted_draws
@@ -278,39 +278,6 @@ def test_labels_go_to_every_state_and_where_wells_meet() -> None:
     p = label_probabilities(-energies.min(1)[0].numpy(), guess, 2, 1)
     assert p.sum() == pytest.approx(1) and p[2] == max(p) and p[3] > 0.05
     assert label_probabilities(np.zeros(3), harmonic_guess(np.zeros((3, 1))), 1, 100).tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize("d", [1, 3, 30])
-def test_votes_of_neighbours_are_the_plane_of_least_squares(d: int) -> None:
-    """Against numpy's least squares with the ridge as rows of its own, at any number of dimensions."""
-    generator = np.random.default_rng(d)
-    away, values = generator.normal(size=(4, 12, d)), generator.normal(size=(4, 12))
-    distance = np.linalg.norm(away, axis=2)
-    votes = _plane_votes(away, distance)
-    for k in range(4):
-        reach = 1.05 * distance[k].max()  # whichever is the farthest neighbour: its column stands last
-        order = distance[k].argsort()
-        vote = _plane_votes(away[k, order][None], distance[k, order][None])[0]
-        weight = (1 - (distance[k, order] / reach) ** 2) ** 2
-        rows = np.sqrt(weight)[:, None] * np.column_stack([np.ones(12), away[k, order] / reach])
-        ridge = np.sqrt(RIDGE * weight.sum()) * np.eye(d + 1)[1:]
-        right = np.concatenate([np.sqrt(weight) * values[k, order], np.zeros(d)])
-        plane = np.linalg.lstsq(np.concatenate([rows, ridge]), right, rcond=None)[0]
-        assert vote @ values[k, order] == pytest.approx(plane[0], abs=1e-10)
-    assert votes.sum(1) == pytest.approx(1, abs=1e-12)
-
-
-def test_neighbours_know_a_smooth_boundary() -> None:
-    """Of points beside a sphere, planes mistake fewer than the nearest neighbour does, and doubt those they mistake."""
-    generator = np.random.default_rng(0)
-    known, new = generator.uniform(-1, 1, (3000, 3)), generator.uniform(-1, 1, (4000, 3))
-    inside, truth = ((np.linalg.norm(x, axis=1) < 0.9).astype(int) for x in (known, new))
-    guess = Neighbours(known, inside, np.eye(3)).guess(new)
-    nearest = inside[np.linalg.norm(new[:, None] - known, axis=2).argmin(1)]
-    wrong = guess.first != truth
-    assert wrong.mean() < 0.75 * (nearest != truth).mean()
-    assert (guess.doubt[wrong] > 0.02).mean() > 0.95
-    assert (guess.doubt <= 0.02).mean() > 0.7  # and doubt is rare
 
 
 def test_intervals() -> None:

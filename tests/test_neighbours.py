@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from landscape.energy import Energy
 from landscape.sampling.diagnostics import LabelledChains
 from landscape.weights import ExactWeights, SampledResult, SampledWeights, exact_weights, sample_weights
-from landscape.weights.neighbours import Guide, Neighbours
+from landscape.weights.neighbours import RIDGE, Guide, Neighbours, _plane_votes
 from landscape.weights.weighted import LabelledDraws, joined
 
 TOP = 0.3
@@ -45,29 +45,62 @@ def chains(guide: Guide | None, seed: int = 0, min_changes: int = 100) -> Sample
     )  # fmt: skip
 
 
-def test_the_nearest_vote_with_the_inverse_of_their_distance() -> None:
-    x = np.array([[0.0], [1], [2], [3], [4], [50]])
-    label = np.array([0, 0, 2, 2, 2, 1])
-    guess = Neighbours(x, label, np.eye(1)).guess(np.array([[0.5], [3.5], [2.0]]))
-    assert guess.first.tolist() == [0, 2, 2] and guess.second.tolist() == [2, 0, 0]
-    left, right = 1 / 0.5 + 1 / 0.5, 1 / 1.5 + 1 / 2.5 + 1 / 3.5
-    assert guess.doubt[0] == pytest.approx(right / (left + right), rel=1e-6)
-    assert guess.doubt[2] < 1e-6  # at a labelled point only that one counts
-    # All alike: no doubt, and no second.
-    alone = Neighbours(x, np.ones(6, int), np.eye(1)).guess(np.array([[0.5]]))
-    assert (alone.first[0], alone.second[0], alone.doubt[0]) == (1, 1, 0)
-    # Without its own vote the far point is one of the others.
-    themselves = Neighbours(x, label, np.eye(1)).guess_of_themselves()
-    assert themselves.first[5] == 2 and themselves.first[4] == 2
+@pytest.mark.parametrize("d", [1, 3, 30])
+def test_votes_of_neighbours_are_the_plane_of_least_squares(d: int) -> None:
+    """Against numpy's least squares with the ridge as rows of its own, at any number of dimensions."""
+    generator = np.random.default_rng(d)
+    away, values = generator.normal(size=(4, 12, d)), generator.normal(size=(4, 12))
+    distance = np.linalg.norm(away, axis=2)
+    votes = _plane_votes(away, distance)
+    for k in range(4):
+        reach = 1.05 * distance[k].max()  # whichever is the farthest neighbour: its column stands last
+        order = distance[k].argsort()
+        vote = _plane_votes(away[k, order][None], distance[k, order][None])[0]
+        weight = (1 - (distance[k, order] / reach) ** 2) ** 2
+        rows = np.sqrt(weight)[:, None] * np.column_stack([np.ones(12), away[k, order] / reach])
+        ridge = np.sqrt(RIDGE * weight.sum()) * np.eye(d + 1)[1:]
+        right = np.concatenate([np.sqrt(weight) * values[k, order], np.zeros(d)])
+        plane = np.linalg.lstsq(np.concatenate([rows, ridge]), right, rcond=None)[0]
+        assert vote @ values[k, order] == pytest.approx(plane[0], abs=1e-10)
+    assert votes.sum(1) == pytest.approx(1, abs=1e-12)
+
+
+def test_neighbours_know_a_smooth_boundary() -> None:
+    """Of points beside a sphere, planes mistake fewer than the nearest neighbour does, and doubt those they mistake."""
+    generator = np.random.default_rng(0)
+    known, new = generator.uniform(-1, 1, (3000, 3)), generator.uniform(-1, 1, (4000, 3))
+    inside, truth = ((np.linalg.norm(x, axis=1) < 0.9).astype(int) for x in (known, new))
+    guess = Neighbours(known, inside, np.eye(3)).guess(new)
+    nearest = inside[np.linalg.norm(new[:, None] - known, axis=2).argmin(1)]
+    wrong = guess.first != truth
+    assert wrong.mean() < 0.75 * (nearest != truth).mean()
+    assert (guess.doubt[wrong] > 0.02).mean() > 0.95
+    assert (guess.doubt <= 0.02).mean() > 0.7  # and doubt is rare
+
+
+def test_a_boundary_on_a_line() -> None:
+    """Between labels on a line the plane that is fitted crosses 1/2 half-way; all alike: no doubt, and no second."""
+    x, label = (
+        np.arange(-20.0, 20)[:, None],
+        np.where(np.arange(-20, 20) < 0, 4, 7),
+    )  # the last 4 at -1, the first 7 at 0
+    guess = Neighbours(x, label, np.eye(1)).guess(np.array([[-0.55], [-0.5], [-0.45], [15.2]]))
+    assert guess.first[[0, 2, 3]].tolist() == [4, 7, 7] and guess.second[[0, 2, 3]].tolist() == [7, 4, 7]
+    assert guess.doubt[1] == pytest.approx(0.5, abs=1e-9) and guess.doubt[3] == 0
+    assert 0.3 < guess.doubt[0] == pytest.approx(guess.doubt[2], abs=1e-9)
+    # Without its own vote a point is one of the others.
+    odd = np.where(np.arange(40) == 30, 4, label)
+    assert Neighbours(x, odd, np.eye(1)).guess_of_themselves().first[30] == 7
 
 
 def test_directions_count_in_the_units_of_the_scale() -> None:
-    x = np.array([[0.0, 0.0], [0, 1]] * 3)
-    label = np.array([0, 1] * 3)
-    point = np.array([[2.0, 0.2]])
-    assert Neighbours(x, label, np.diag([1.0, 1])).guess(point).first == 0
-    assert Neighbours(x, label, np.diag([1.0, 100])).guess(point).doubt < 0.3
-    assert Neighbours(x, label, np.diag([1.0, 0.01])).guess(point).doubt > 0.3
+    """Two rows of points, each of one label: what is near depends on the units of the direction across."""
+    along = np.linspace(-1, 1, 40)
+    x = np.concatenate([np.column_stack([along, np.full(40, side)]) for side in (0.0, 1.0)])
+    label, point = np.repeat([0, 1], 40), np.array([[0.0, 0.2]])
+    assert Neighbours(x, label, np.diag([1.0, 100])).guess(point).doubt[0] == 0  # only the nearer row has a vote
+    assert Neighbours(x, label, np.diag([1.0, 0.01])).guess(point).doubt[0] > 0.02
+    assert Neighbours(x, label, np.diag([1.0, 0.01])).guess(point).first[0] == 0
 
 
 @pytest.mark.parametrize("what", ["learned", "all left", "shuffled"])
