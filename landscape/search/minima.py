@@ -80,11 +80,13 @@ def find_minima(
 ) -> MinimaResult:
     """All minima that a batched multi-start descent reaches.
 
-    Every start descends by L-BFGS, is polished by Newton's method and classified by its Hessian. A start that lands
-    on a saddle or plateau is pushed off along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a
-    saddle is never reported as a minimum. Rows that run away are DIVERGED and reported, never dropped silently. Where
-    minima were met by so few starts that another search would miss .05 of them or more on average, hops from those met
-    least often follow, until they find nothing more.
+    Every start descends by L-BFGS until it comes to rest, or where energy and gradient are those of the model of a
+    minimum that is known by then; new points are polished by Newton's method and classified by their Hessians. Some
+    starts go first, so that the others know what these found. A start that lands on a saddle or plateau is pushed off
+    along negative curvature and goes on (Jin et al. 2017; Zhang and Li 2021), so a saddle is never reported as a
+    minimum. Rows that run away are DIVERGED and reported, never dropped silently. Where minima were met by so few
+    starts that another search would miss .05 of them or more on average, hops from those met least often follow, until
+    they find nothing more.
 
     energy : an `Energy`, or a torch callable with a `dim`; others go through `landscape.as_energy` first.
     `catalogue` collects every stationary point met on the way. `region` : that of an earlier search, in place of a
