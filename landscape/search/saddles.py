@@ -16,6 +16,8 @@ from landscape.tasks.task import matrix_doubles, task
 
 FLOOR = 1e-3  # eigenvalues below this part of the largest count as that much, so that steps stay bounded
 ENERGY_NOISE = 450.0  # changes of the energy below this many units in its last place say nothing
+MANY_POINTS = 1000  # known, from which on the nearest one is looked for ...
+NEAR = 0.3  # ... only by rows whose Newton step is shorter than this part of the trust radius
 MOST_ZERO_MODES = 6  # translations and rotations in space
 REFUSED = 0.6  # a step that the model foretells worse than this is not taken
 REFRESH = 0.35  # and one that it foretells worse than this is followed by products, where these renew Hessians
@@ -189,16 +191,25 @@ def _step(
     status[((x < state["low"]) | (x > state["high"])).any(1)] = Status.DIVERGED
     status[trust < 1e-8 * state["scale"]] = Status.UNFINISHED
     if known is not None:
-        result["label"] = _labels(known, result)
+        result["label"] = _labels(known, result, newton.norm(dim=1) <= NEAR * trust)
         status[result["label"] >= 0] = Status.CAPTURED
     result["status"] = status
     return result
 
 
-def _labels(known: tuple[KnownPoints, torch.Tensor], state: State) -> torch.Tensor:
-    """Numbers (n,) of the known points that the rows have come near, if these have the index sought; else -1."""
+def _labels(known: tuple[KnownPoints, torch.Tensor], state: State, near: torch.Tensor) -> torch.Tensor:
+    """Numbers (n,) of the known points that the rows have come near, if these have the index sought; else -1.
+
+    near (n,) : rows that are not far from a stationary point, by their own models. Of very many points the nearest is
+    dear to find, and looked for by these rows only.
+    """
     points, index = known
-    label = points.recognise(state["x"], state["energy"], state["gradient"])
+    if len(points) > MANY_POINTS:
+        label = torch.full_like(state["label"], -1)
+        if bool(near.any()):
+            label[near] = points.recognise(state["x"][near], state["energy"][near], state["gradient"][near])
+    else:
+        label = points.recognise(state["x"], state["energy"], state["gradient"])
     place = torch.searchsorted(points.numbers, label.clamp_min(int(points.numbers[0])))
     return torch.where(index[place] == state["target"], label, -1)
 
