@@ -15,9 +15,9 @@ from landscape.energy import Energy, Periodic, load_energy
 from landscape.energy.potentials import TripleWell
 from landscape.errors import UsageError
 from landscape.search import Box, Catalogue, MinimaResult, MinimaSearch, Points, Status, find_minima
-from landscape.search.descents import SHORT, Descents
+from landscape.search.descents import Descents
 from landscape.search.hops import LEAST, MISSED, QUIET, ROUND, hop
-from landscape.search.lbfgs import LBFGS
+from landscape.search.lbfgs import FIRST, LBFGS, relax
 from landscape.search.unseen import repeat_misses
 from landscape.store import Store
 from landscape.tasks import TaskEnergy
@@ -120,14 +120,14 @@ class Noted(Descents):
         self.radius = 4.0
         self.begun: list[torch.Tensor] = []
 
-    def to_minima(self, x: torch.Tensor, *, short: bool, count: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def to_minima(self, x: torch.Tensor, *, count: bool = False) -> tuple[np.ndarray, np.ndarray]:
         self.begun.append(x)
-        return super().to_minima(x, short=short, count=count)
+        return super().to_minima(x, count=count)
 
 
 def hopped(function, dim: int, start: list[list[float]], n_starts: int, budget: int) -> Noted:
     noted = Noted(Energy(function, dim))
-    noted.to_minima(torch.tensor(start, dtype=torch.float64), short=True, count=True)
+    noted.to_minima(torch.tensor(start, dtype=torch.float64), count=True)
     noted.begun.clear()
     hop(noted, n_starts, budget, lambda text: None)
     return noted
@@ -154,7 +154,7 @@ def test_hops_leave_the_minima_met_least_often_by_lengths_of_the_landscape(rare:
     distance to the nearest other minimum and half the extent of all (Kolmogorov and Smirnov, false alarm 1e-4; uniform
     lengths have p < 1e-20 where the two differ by a factor of five)."""
     noted = Noted(Energy(eggs, 2))
-    numbers, _ = noted.to_minima(torch.tensor([[k, 0.1] for k in (0.0, 1.0, 5.0)], dtype=torch.float64), short=True)
+    numbers, _ = noted.to_minima(torch.tensor([[k, 0.1] for k in (0.0, 1.0, 5.0)], dtype=torch.float64))
     noted.begun.clear()
     noted.catalogue.credit(numbers, np.where(np.arange(3) == rare, 1, 1000))
     x = noted.catalogue.points().x[numbers].copy()
@@ -175,7 +175,7 @@ def test_hops_in_a_periodic_landscape_know_the_nearest_copies() -> None:
     energy = Energy(lambda x: torch.cos(10 * torch.pi * x[:, 0]), 1, symmetry=Periodic((1.0,)))
     noted = Noted(energy)
     noted.radius = 0.5
-    noted.to_minima(torch.tensor([[0.1], [0.9]], dtype=torch.float64), short=True, count=True)
+    noted.to_minima(torch.tensor([[0.1], [0.9]], dtype=torch.float64), count=True)
     noted.begun.clear()
     hop(noted, 1000, 1000, lambda text: None)
     x = noted.begun[0]
@@ -194,30 +194,29 @@ def test_a_multiple_of_the_starts_is_a_number(hops: float) -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 4])
-def test_descents_that_begin_with_short_steps_stay_in_their_wells(dim: int) -> None:
-    """500 points among the eggs, whose basins are unit cubes: hardly one leaves its own, where steps of the landscape's
-    size lead one in ten out."""
+def test_descents_stay_in_their_wells(dim: int) -> None:
+    """500 points among the eggs, whose basins are unit cubes: hardly one leaves its own, where a first step of half the
+    landscape's size leads one in ten out."""
     x = uniform(500, dim)
     stayed = {}
-    for short in (True, False):
+    for first in (FIRST, 0.5):
         made = Noted(Energy(eggs, dim))
-        made.radius = 8.0
-        number, status = made.to_minima(x, short=short)
-        assert (status == Status.CONVERGED).all()
+        ended = relax(made.energy, x, 8.0, first=first)
+        assert (ended["status"] == Status.CONVERGED).all()
+        number = made.settle(ended)
         ends = made.catalogue.points().x[number]
-        stayed[short] = (np.round(ends) == np.round(x.numpy())).all(1).mean()
-    assert stayed[True] > 0.97 and stayed[False] < 0.95
+        stayed[first] = (np.round(ends) == np.round(x.numpy())).all(1).mean()
+    assert stayed[FIRST] > 0.97 and stayed[0.5] < 0.95
 
 
 def test_a_long_way_down_is_gone_all_the_same() -> None:
-    """From 60 radii away, farther than short steps are trusted, to the well; and a runaway is known as one."""
+    """From 60 radii away to the well, in steps that double; and a runaway is known as one."""
     made = Noted(Energy(lambda x: x.square().sum(1), 2))
     made.radius = 1.0
-    assert 1e3 * SHORT[0] < 60
-    number, status = made.to_minima(torch.tensor([[60.0, 0.0]], dtype=torch.float64), short=True)
+    number, status = made.to_minima(torch.tensor([[60.0, 0.0]], dtype=torch.float64))
     assert (number.tolist(), status.tolist()) == ([0], [Status.CONVERGED])
     falling = Noted(Energy(lambda x: x[:, 0] + x[:, 1].square(), 2))
-    assert falling.to_minima(uniform(3, 2), short=True)[1].tolist() == [Status.DIVERGED] * 3
+    assert falling.to_minima(uniform(3, 2))[1].tolist() == [Status.DIVERGED] * 3
     assert falling.runaway < -100
 
 

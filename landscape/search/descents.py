@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from landscape.energy import Energy, Periodic
-from landscape.energy.symmetry import distances
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.recognition import known_points
@@ -15,11 +14,6 @@ from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
 MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
 CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
 FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
-# Steps longer than a small well leap out of it, so that descents begin with short ones, which grow with the way they
-# have come. In ten dimensions a thousand of them meet a quarter more wells, at a third more gradients.
-SHORT = (0.03, 0.25)  # bounds of the steps' scale at a start, as parts of the radius
-BEGIN = 0.5  # length of the first of them, in units of that scale
-WELL = 0.3  # between them: a part of the median distance between minima next to each other
 SAMPLE = 28  # where nothing is known, one row in so many goes first: the others know what these find
 
 
@@ -36,29 +30,29 @@ class Descents:
         periodic = torch.zeros(energy.dim, dtype=torch.bool, device=energy.device)
         self.free = ~periodic if self.periodic is None else ~torch.as_tensor(self.periodic.mask).to(periodic)
 
-    def to_minima(self, x: torch.Tensor, *, short: bool, count: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def to_minima(self, x: torch.Tensor, *, count: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Descend from rows (n, d): the catalogue number (n,) that each of them reached, -1 for none, and its `Status`
         (n,). Rows that end on saddles and plateaus are pushed off and go on.
 
-        short : begin with short steps, so that a row in a small well stays in it; else with steps of the radius' size.
         count : as hits of the points reached.
         """
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
-        if short and len(x) > SAMPLE and not len(self.minima()):
+        if len(x) > SAMPLE and not len(self.minima()):
             sample = np.arange(len(x)) % SAMPLE == 0
             for rows in (sample, ~sample):
-                number[rows], status[rows] = self._to_minima(x[torch.as_tensor(rows, device=x.device)], short, count)
+                number[rows], status[rows] = self._to_minima(x[torch.as_tensor(rows, device=x.device)], count)
             return number, status
-        return self._to_minima(x, short, count)
+        return self._to_minima(x, count)
 
-    def _to_minima(self, x: torch.Tensor, short: bool, count: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _to_minima(self, x: torch.Tensor, count: bool) -> tuple[np.ndarray, np.ndarray]:
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
-            ended = self._relaxed(x, short)
+            known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers())
+            ended = relax(self.energy, x, self.radius, self.options, center=self.center, known=known)
             at = self.settle(ended, count)
             status[rows], number[rows] = ended["status"].cpu().numpy(), at
             rows, at = rows[at >= 0], at[at >= 0]
@@ -73,26 +67,6 @@ class Descents:
             x = self._push_off(at)
             status[rows], number[rows] = Status.UNFINISHED, -1
         return number, status
-
-    def _relaxed(self, x: torch.Tensor, short: bool) -> State:
-        known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers())
-        if not short:
-            return relax(self.energy, x, self.radius, self.options, center=self.center, known=known)
-        ended = relax(self.energy, x, self._short(), self.options, center=x, first=BEGIN, known=known)
-        # Too far for short steps, or on too long a way for them: no runaways, and not at their end, yet.
-        far = (ended["status"] == Status.DIVERGED) | (ended["status"] == Status.UNFINISHED)
-        if bool(far.any()):
-            for name, part in self._relaxed(ended["x"][far], short=False).items():
-                ended[name][far] = part
-        return ended
-
-    def _short(self) -> float:
-        """The scale of short steps, by how far minima next to each other are apart."""
-        x = torch.as_tensor(self.minima().x)
-        if len(x) < 2:
-            return SHORT[len(x)] * self.radius
-        apart = distances(self.periodic, x, x).fill_diagonal_(torch.inf).amin(1)
-        return min(max(WELL * float(apart.median()), SHORT[0] * self.radius), SHORT[1] * self.radius)
 
     def settle(self, ended: State, count: bool = False) -> np.ndarray:
         """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""

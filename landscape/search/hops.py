@@ -1,8 +1,8 @@
 """Hops: further descents that begin around the minima met least often, while these lead to new ones.
 
 A minimum that hardly any start has met lies in a corner of the landscape that starts drawn blindly miss, and so do its
-neighbours. A displacement is drawn from a spread of lengths; where it leads is left to the descent, which begins with
-short steps (basin hopping in batches, without its acceptance rule: every minimum known may be hopped from).
+neighbours. A displacement is drawn from a spread of lengths; where it leads is left to the descent (basin hopping in
+batches, without its acceptance rule: every minimum known may be hopped from).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hop(descents: Descents, n_starts: int, budget: int, progress: Callable[[str]
     quiet, rows = 0, max(LEAST, n_starts // ROUND)
     while quiet < QUIET and (n := min(rows, budget)) > 0:
         known = len(descents.minima())
-        reached = descents.to_minima(_hops(descents, met[descents.minimum_numbers()], n), short=True)[0]
+        reached = descents.to_minima(_hops(descents, met[descents.minimum_numbers()], n))[0]
         met = np.append(met, np.zeros(len(descents.catalogue) - len(met)))
         np.add.at(met, reached[reached >= 0], 1)
         quiet = quiet + 1 if len(descents.minima()) == known else 0

@@ -23,6 +23,7 @@ FIRST = 0.02  # length of the first step, in units of the landscape's scale: it 
 # step at .6 leaves about half of the distance, at 1 it need not converge, and from .7 on small wells beside known ones
 # are passed by. The second changes next to no label up to .3.
 GUIDED, ARRIVED = 0.6, 0.25
+GROW, SHRINK = 2.0, 0.3  # longest step after an accepted and after a refused one, in units of that one
 ENERGY_NOISE = 18.0  # relative rounding error, in units of the last place, that a descent must tolerate at its end
 
 
@@ -60,12 +61,14 @@ def relax(
 ) -> State:
     """Descend from every row of `x` (n, d) to a point with zero gradient.
 
-    BFGS for all rows at once (by the two-loop recursion where d > 2 memory); a backtracking line search in which each
-    row accepts or shortens its own step, so that an iteration costs exactly one evaluation a row at work. `radius` (a
-    number, or one a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from
-    `center`, farther out), and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row)
-    is DIVERGED. `first` : length of the first step, in units of R. `known` : minima. Rows that come to one of them are
-    CAPTURED there, and the last of their way is led by its Hessian; nothing is evaluated for it.
+    BFGS for all rows at once (by the two-loop recursion where d > 2 memory). Each row accepts or refuses its own step,
+    so that an iteration costs exactly one evaluation a row at work. A refused step teaches too: the next one is taken
+    anew with what the gradient at its end says of the curvature, at most SHRINK times as long (after an accepted one
+    GROW times): small wells are not leapt out of, and a long way is gone in doubling steps. `radius` (a number, or one
+    a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
+    and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row) is DIVERGED. `first` :
+    length of the first step, in units of R. `known` : minima. Rows that come to one of them are CAPTURED there, and the
+    last of their way is led by its Hessian; nothing is evaluated for it.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,), and number (n,):
     that of the known minimum where a row is CAPTURED, else -1.
@@ -83,9 +86,8 @@ def relax(
     scale = first * reach / norm.clamp_min(torch.finfo(x.dtype).tiny)
     state: State = {
         "point": torch.stack([x.T, gradient.T]),
-        "direction": scale * gradient.T,
+        "step": scale * gradient.T,
         "line": torch.stack([value, scale * norm.square(), scale * norm]),
-        "step": torch.ones_like(value),
         "scale": scale,
         "updates": torch.zeros(n, dtype=torch.long, device=x.device),
         "place": torch.cat([origin.expand(n, d).T, reach[None]]),
@@ -115,59 +117,60 @@ def relax(
 
 
 def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None) -> State:
-    """One evaluation of every row, at x - step * direction.
+    """One evaluation of every row, at x - step.
 
     Rows come last, since sums over a short last axis cost several times as much. point (2, d, n) : x and gradient.
-    direction (d, n). line (3, n) : energy, its fall along the direction, the direction's length. place (d + 1, n) :
-    origin and radius. inverse (d, d, n), or s, y (m, d, n) and rho (m, n) : the estimate of the inverse Hessian.
+    step (d, n). line (3, n) : energy, its fall along the step as the gradient foretells it, length of the step. place
+    (d + 1, n) : origin and radius. inverse (d, d, n), or s, y (m, d, n) and rho (m, n) : the estimate of the inverse
+    Hessian.
     """
-    point, direction, line, length, place = (state[k] for k in ("point", "direction", "line", "step", "place"))
-    origin, radius = place[:-1], place[-1]
-    value, fall, size = line.unbind()
-    trial = torch.addcmul(point[0], length, direction, value=-1)
+    point, place = state["point"], state["place"]
+    value, fall, length = state["line"].unbind()
+    trial = point[0] - state["step"]
     trial_value, trial_gradient = evaluate(energy, trial.T)
     there = torch.stack([trial, trial_gradient.T])
-    distance, square = _dot(there, there).unbind()
-    foretold = length * fall
     gain = value - trial_value
     # Infinite values and gradients make the sum with nothing of them nan, and nan is above no bound.
-    bound = (SUFFICIENT_DECREASE * foretold).sub(value.abs(), alpha=ENERGY_NOISE * torch.finfo(gain.dtype).eps)
-    accept = gain + 0 * (gain + square) >= bound
+    finite = 0 * (gain + _dot(there[1], there[1]))
+    noise = ENERGY_NOISE * torch.finfo(gain.dtype).eps
+    accept = gain + finite >= torch.sub(SUFFICIENT_DECREASE * fall, value.abs(), alpha=noise)
+    new = state | {"point": there}
+    if not bool(accept.all()):
+        there = torch.where(finite == 0, there, point)  # of what is not finite nothing is learnt
+        new["point"] = torch.where(accept, there, point)
+        trial_value = torch.where(accept, trial_value, value)
+    _remember(new, accept, there - point)
 
-    # Where the step was refused: the minimum of the parabola through what is known, within [0.1, 0.5] of the step.
-    shorter = (0.5 * foretold / (foretold - gain)).clamp(0.1, 0.5).nan_to_num(0.1)
-    new = dict(state)
-    new["step"] = (length * shorter).masked_fill_(accept, 1.0)
-    new["point"] = torch.where(accept, there, point)
-    _remember(new, accept, new["point"] - point)
-    new_direction = _inverse_times(new, there[1])
+    x, gradient = new["point"].unbind()
+    step = _inverse_times(new, gradient)
     mismatch = None
     if known is not None:
-        mismatch, by_model = known.compare(known.nearest(trial.T), trial.T, trial_value, there[1].T)
-        new_direction = torch.where(mismatch < GUIDED, by_model.T, new_direction)
-    new_fall, new_size = _dot(new_direction, there[1]), _dot(new_direction, new_direction).sqrt()
+        mismatch, by_model = known.compare(known.nearest(x.T), x.T, trial_value, gradient.T)
+        step = torch.where(mismatch < GUIDED, by_model.T, step)
+    new_fall, size = _dot(step, gradient), _dot(step, step).sqrt()
     downhill = new_fall > 0
     if not bool(downhill.all()):
-        # A matrix that rounding has spoilt (or a refused row): the gradient is left.
-        new_direction = torch.where(downhill, new_direction, new["scale"] * there[1])
-        new_fall, new_size = _dot(new_direction, there[1]), _dot(new_direction, new_direction).sqrt()
+        # A matrix that rounding has spoilt: the gradient is left.
+        step = torch.where(downhill, step, new["scale"] * gradient)
+        new_fall, size = _dot(step, gradient), _dot(step, step).sqrt()
     # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
-    away = trial - origin
+    away, radius = x - place[:-1], place[-1]
     away = _dot(away, away).sqrt()
-    cut = (0.5 * torch.maximum(away, radius) / new_size).clamp_max(1)
-    new["direction"] = torch.where(accept, cut * new_direction, direction)
-    new["line"] = torch.where(accept, torch.stack([trial_value, cut * new_fall, cut * new_size]), line)
+    longest = torch.minimum(0.5 * torch.maximum(away, radius), torch.where(accept, GROW, SHRINK) * length)
+    cut = (longest / size).clamp_max(1)
+    new["step"] = cut * step
+    new["line"] = torch.stack([trial_value, cut * new_fall, cut * size])
 
-    tolerance = config.step_tolerance * torch.minimum(1 + distance.sqrt(), radius)
+    tolerance = config.step_tolerance * torch.minimum(1 + _dot(x, x).sqrt(), radius)
     # The first updates may know a stiff direction only, whose inverse curvature makes every step look small. A step
     # that rounding has swallowed cannot be improved by shortening it further.
-    informed = new["updates"] >= min(config.memory, point.shape[1])
-    small = torch.where(accept, new_size, 1e3 * new["step"] * size) <= tolerance
-    done = small & (informed | ~accept | (square == 0))
+    informed = new["updates"] >= min(config.memory, len(x))
+    small = torch.where(accept, size, 300 * length) <= tolerance
+    done = small & (informed | ~accept | (new_fall == 0))
     status = state["status"].masked_fill(done, int(Status.CONVERGED))
     if mismatch is not None:
-        status.masked_fill_(accept & (mismatch <= ARRIVED), int(Status.CAPTURED))
-    new["status"] = status.masked_fill_(accept & (away > 1e3 * radius), int(Status.DIVERGED))
+        status.masked_fill_(mismatch <= ARRIVED, int(Status.CAPTURED))
+    new["status"] = status.masked_fill_(away > 1e3 * radius, int(Status.DIVERGED))
     return new
 
 
@@ -177,8 +180,8 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
-    """Learn from the step s and the gradient's change y, in `change` (2, d, n), on rows that moved and saw positive
-    curvature; it is 0 on rows that did not move."""
+    """Learn from the step s and the gradient's change y, in `change` (2, d, n), on rows that saw positive curvature,
+    whether or not the step was accepted."""
     s, y = change.unbind()
     curvature = _dot(s, y)
     s_square, y_square = _dot(change, change).unbind()

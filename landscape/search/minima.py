@@ -108,7 +108,7 @@ def find_minima(
         find_scale(descents, config.n_starts, report)
     x = _starts(descents, config)
     known_before = descents.minimum_numbers()
-    number, status = descents.to_minima(x, short=True, count=True)
+    number, status = descents.to_minima(x, count=True)
     report(f"minima: {len(x)} starts, {len(descents.minima())} minima")
     if not len(descents.minima()):
         raise EnergyError(descents.no_minimum())

@@ -20,11 +20,11 @@ BLOCK = 2**22  # numbers in the matrices that are gathered together
 class KnownPoints:
     """Nondegenerate stationary points x_i of any index with their quadratic models E_i + dx.H_i dx / 2, dx = y - x_i.
 
-    numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 2, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
-    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right; (k, 2, 0, 0) where
-    Hessians are not kept. floor (k,) : norm of the difference between those two vectors at x_i itself, which is known
-    to the tolerance of its polish. radius (k,) : of balls in which nothing but x_i can be meant, as is known from
-    elsewhere. symmetry : of a periodic energy, of whose copies the nearest counts.
+    numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 3, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
+    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right, and V' |L|^-1 V;
+    (k, 3, 0, 0) where Hessians are not kept. floor (k,) : norm of the difference between those two vectors at x_i
+    itself, which is known to the tolerance of its polish. radius (k,) : of balls in which nothing but x_i can be meant,
+    as is known from elsewhere. symmetry : of a periodic energy, of whose copies the nearest counts.
     """
 
     numbers: torch.Tensor
@@ -60,6 +60,11 @@ class KnownPoints:
         return torch.cat([self.nearest(part) for part in y.split(max(1, BLOCK // len(self)))])
 
     @cached_property
+    def _table(self) -> torch.Tensor:
+        """x_i, E_i, floor and radius in a row (k, d + 3)."""
+        return torch.cat([self.x, torch.stack([self.energy, self.floor, self.radius], 1)], 1)
+
+    @cached_property
     def _shifted(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean c of the points; x_i - c, one a column; |x_i - c|^2 / 2."""
         center = self.x.mean(0)
@@ -89,19 +94,22 @@ class KnownPoints:
             blocks = zip(at.split(rows), y.split(rows), energy.split(rows), gradient.split(rows), strict=True)
             found = [self.compare(*block) for block in blocks]
             return torch.cat([mismatch for mismatch, _ in found]), torch.cat([step for _, step in found])
-        away = y - self.x[at] if self.symmetry is None else self.symmetry.difference(y, self.x[at])
-        inside = away.norm(dim=1) < self.radius[at]
+        # Few operations, since their number is what a small batch waits for.
+        point = self._table.index_select(0, at)
+        x, (level, floor, radius) = point[:, :d], point[:, d:].unbind(1)
+        away = y - x if self.symmetry is None else self.symmetry.difference(y, x)
         if not self.has_models:
-            return torch.where(inside, 0.0, torch.inf).to(y), gradient
-        maps = self.maps[at]
-        both = torch.bmm(maps.view(2 * n, d, d), torch.stack([away, gradient], 1).view(2 * n, d, 1))
-        u, w = both.view(n, 2, d).unbind(1)
-        level, limit = self.energy[at], torch.finfo(y.dtype)
-        size = u.norm(dim=1).clamp_min(limit.tiny**0.5)
-        missed = ((w - u).norm(dim=1) - self.floor[at]) / size
-        rise = (energy - level - 0.5 * (away * gradient).sum(1)).abs() - NOISE * limit.eps * (1 + level.abs())
-        step = torch.bmm(maps[:, 1].mT, w[:, :, None])[:, :, 0]
-        return torch.maximum(missed, 2 * rise / size.square()).masked_fill_(inside, 0), step
+            return torch.where((away * away).sum(1) < radius * radius, 0.0, torch.inf).to(y), gradient
+        maps = self.maps.index_select(0, at).view(3 * n, d, d)
+        mapped = torch.bmm(maps, torch.stack([away, gradient, gradient], 1).view(3 * n, d, 1))
+        u, w, step = mapped.view(n, 3, d).unbind(1)
+        off, limit = w - u, torch.finfo(y.dtype)
+        products = torch.stack([away * away, away * gradient, u * u, off * off]).sum(2)
+        distance, work, size, error = products.unbind()
+        size.clamp_min_(limit.tiny)
+        missed = (error.sqrt() - floor) / size.sqrt()
+        rise = torch.add(energy - level, work, alpha=-0.5).abs() - NOISE * limit.eps * (1 + level.abs())
+        return torch.maximum(missed, 2 * rise / size).masked_fill_(distance < radius * radius, 0), step
 
 
 def known_points(
@@ -118,12 +126,12 @@ def known_points(
         return None
     numbers = np.asarray(rows)[sharp]
     x, dim = found.x[numbers], 0 if energy.matrix_free else energy.dim
-    maps, floor = np.zeros((len(x), 2, dim, dim)), np.zeros(len(x))
+    maps, floor = np.zeros((len(x), 3, dim, dim)), np.zeros(len(x))
     if dim:
         values, vectors = np.linalg.eigh(found.hessian[numbers])
         root = np.sqrt(np.abs(values))
-        scale = np.stack([root, np.sign(values) / root], 1)
-        maps = scale[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
+        maps[:, :2] = np.stack([root, np.sign(values) / root], 1)[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
+        maps[:, 2] = (vectors / np.abs(values)[:, None]) @ vectors.swapaxes(1, 2)
         floor = NEWTON_TOLERANCE * root.max(1) * (1 + np.linalg.norm(x, axis=1))
     balls = torch.zeros(len(x)) if radius is None else radius[torch.as_tensor(sharp, device=radius.device)]
     places, level = torch.as_tensor(x), torch.as_tensor(found.energy[numbers])

@@ -45,7 +45,7 @@ def find_scale(descents: Descents, n_starts: int, progress: Callable[[str], None
         known = len(descents.minima())
         x = draw_finite(descents.energy, cube(descents), n, descents.generator)
         shell = ((x - descents.center)[:, descents.free].abs().amax(1) > 0.5 * descents.radius).cpu().numpy()
-        reached = descents.to_minima(x, short=False)[0]
+        reached = descents.to_minima(x)[0]
         minima = descents.minima()
         progress(f"minima: cube half-width {descents.radius:.3g}, {len(minima)} minima")
         gap = np.abs(minima.x - descents.center.cpu().numpy())[:, descents.free.cpu().numpy()]
