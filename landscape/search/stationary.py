@@ -18,7 +18,7 @@ from landscape.search.krylov import polish_by_products
 from landscape.search.modes import ModeOptions, largest_curvature
 from landscape.tasks.task import matrix_doubles, task
 
-DEGENERATE_X = 2e-3  # degenerate points within this (1 + |x|), at equal energy, are one
+DEGENERATE_X = 5e-3  # degenerate points within this (1 + |x|), at equal energy, are one: both sides of a quartic one
 MERGE_X, MERGE_E = 1e-5, 1e-8  # |dx| < MERGE_X (1 + |x|) and |dE| < MERGE_E (1 + |E|) is one point
 MAX_TIES = 100  # unpolished rows of nearly equal energy that are compared with each other, modulo a symmetry
 PAIRS = 1_000_000  # of rows compared at once
@@ -371,7 +371,7 @@ class Catalogue:
         """The known point that this one is, -1 for none.
 
         Degenerate ones are compared without index and within DEGENERATE_X: along a flat direction Newton's method
-        converges slowly, and a gradient of 1e-10 leaves a quartic minimum undetermined to some 1e-4.
+        converges slowly, and a gradient of 1e-10 leaves a quartic minimum undetermined to some 1e-3 on either side.
         """
         found = self.points()
         both = found.degenerate & degenerate

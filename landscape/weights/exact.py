@@ -25,7 +25,7 @@ Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
 # Parts of the budget that rounds spend: the labels of each teach the guess of the next, and many flow faster together.
-PARTS = (1 / 16, 2 / 16, 3 / 16, 4 / 16, 3 / 16, 3 / 16)
+PARTS = (1 / 16, 2 / 16, 4 / 16, 5 / 16, 4 / 16)
 FULL = 0.5  # of the budget spent, from which on draws count fully: guesses are poor before, and count in proportion
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws

@@ -134,10 +134,9 @@ def sample_weights(
     while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
             progress(f"weights: {sampler.n_sweeps} sweeps, largest standard error {sampler.largest_error:.4f}")
-        # The sweeps that the present errors call for and some more, since many labels flow faster together; at most
-        # four times as many as now: early errors are rough.
-        wanted = MARGIN * sampler.n_sweeps * (sampler.largest_error / config.target_se) ** 2
-        more = int(np.clip(wanted - sampler.n_sweeps, 0.25 * sampler.n_sweeps, 3 * sampler.n_sweeps))
+        # What is called for and some more, since many labels flow faster together; at most four times as many sweeps
+        # as now: early errors are rough.
+        more = int(np.clip(MARGIN * sampler.wanted - 1, 0.25, 3) * sampler.n_sweeps)
         summary = sampler.extend(min(more, config.max_sweeps - sampler.n_sweeps))
     return summary
 
@@ -158,6 +157,7 @@ class _Sampler:
         self.energy, self.wells = energy, wells
         self.assign, self.config, self.generator = assign, config, generator
         self.n_sweeps, self.largest_error = 0, math.inf
+        self.wanted = 1.0  # sweeps, in units of those so far, that the present errors and changes of label call for
         self.finished = False  # the target is met, or more sweeps cannot help
 
         def mixture(floor_weight: float) -> StudentMixture:
@@ -264,6 +264,8 @@ class _Sampler:
         changes = np.minimum(chains.changes(n), 2 * root**2)
         total = float(changes.sum() / 2)
         warnings, enough = _mixing_warnings(share, changes, total, config, n)
+        rarest = changes[:n][_that_matter(share, config, n)].min(initial=total)
+        self.wanted = max((self.largest_error / config.target_se) ** 2, config.min_changes / max(rarest, 1.0))
         hopeless = share[n] > MAX_UNASSIGNED + 3 * error[n]
         precise = enough and not drifting and self.largest_error <= config.target_se
         self.finished = precise or hopeless
@@ -313,6 +315,11 @@ def _error_floor(share: np.ndarray, error: np.ndarray, n_chains: int) -> tuple[n
     return np.maximum(error, 1 / draws), text if len(unseen) else ""
 
 
+def _that_matter(share: np.ndarray, config: SampledWeights, n: int) -> np.ndarray:
+    """Which of n states, (n,), need changes of label for their weights to mean anything."""
+    return np.minimum(share[:n], 1 - share[:n]) > config.target_se
+
+
 def _mixing_warnings(
     share: np.ndarray, changes: np.ndarray, total: float, config: SampledWeights, n: int
 ) -> tuple[list[str], bool]:
@@ -324,8 +331,7 @@ def _mixing_warnings(
             f"no sampled weights: the chains changed wells {total:.0f} effective times, fewer than "
             f"{config.min_changes}; use the harmonic weights, or sample longer (max_sweeps)"
         ], False
-    matters = np.minimum(share[:n], 1 - share[:n]) > config.target_se
-    stuck = np.flatnonzero(matters & (changes[:n] < config.min_changes))
+    stuck = np.flatnonzero(_that_matter(share, config, n) & (changes[:n] < config.min_changes))
     if len(stuck):
         i = int(stuck[0])
         return [
