@@ -20,7 +20,8 @@ from landscape.search import (
     find_saddles,
     make_basins,
 )
-from landscape.search.connect import _Rounds, confines
+from landscape.search.confinement import confines
+from landscape.search.connect import _Rounds
 from landscape.search.explore import Explorer
 from landscape.search.recognition import known_points
 from landscape.search.saddles import EigenvectorFollowing, bofill, follow_eigenvectors

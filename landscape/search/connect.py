@@ -12,27 +12,18 @@ from scipy.sparse.csgraph import connected_components
 
 from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.energy.symmetry import distances, nearest_copies
-from landscape.search.basins import LARGE_DIRECTIONS
+from landscape.search.confinement import confines
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
 from landscape.search.minima import MinimaResult, Progress, find_minima
+from landscape.search.saddle_paths import minimum_energy_paths
 from landscape.search.saddles import EigenvectorFollowing, follow_eigenvectors
 from landscape.search.stationary import Catalogue, StationaryPoints, canonical_order
-from landscape.search.string import (
-    Paths,
-    StringOptions,
-    join_halves,
-    make_paths,
-    relax_strings,
-    resample,
-    straight_images,
-)
+from landscape.search.string import Paths, StringOptions, relax_strings, straight_images
 from landscape.search.unseen import nearly_all_seen, repeat_misses, unseen_number
 
 NEIGHBOURS = 2  # strings are tried from each minimum to so many nearest ones that no saddle joins to it
 PAIR_STRINGS = StringOptions(n_images=15, max_iterations=60, force_tolerance=0.05)  # walks start from what it leaves
-CONFINING_RADII = (2.0, 3.0, 5.0, 30.0)
-OVERFLOW = 1e200  # an energy this large, with a gradient too large for floating point, has grown
 SHARES = (0.25, 0.5, 1.0)  # of the walks of a full round
 HARDLY = 1e-3  # points that another search would miss where rounds may be smaller
 MISSED = 0.05  # saddles by Chao's estimate, which is too low where some are hard to hit
@@ -356,73 +347,3 @@ def n_components(n_states: int, joins: np.ndarray) -> int:
     edges = joins[(joins >= 0).all(1)]
     graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_states, n_states))
     return int(connected_components(graph, directed=False)[0])
-
-
-def confines(explorer: Explorer) -> bool:
-    """Whether the energy grows outwards, (x - c) . grad E > 0, on spheres around everything found.
-
-    Of periodic coordinates nothing is asked: spheres are those of the others, at random values of these.
-    """
-    energy = explorer.energy
-    low, high = explorer._box(explorer.scale)
-    center, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
-    n = LARGE_DIRECTIONS if energy.matrix_free else max(64, 16 * energy.dim)
-    unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
-    if explorer.periodic is not None:
-        mask = torch.as_tensor(explorer.periodic.mask)
-        if bool(mask.all()):
-            return True
-        within, unit = torch.where(mask, unit, 0.0), torch.where(mask, 0.0, unit)
-        center, radius = center + within * explorer.scale, 0.5 * (high - low)[~mask].norm()
-    unit = unit / unit.norm(dim=1, keepdim=True)
-    before = torch.zeros(n, dtype=unit.dtype, device=unit.device)
-    for factor in CONFINING_RADII:
-        value, gradient = energy.value_and_gradient(center + factor * radius * unit)
-        overflow = (value == torch.inf) | ((value > OVERFLOW) & ~gradient.isfinite().all(1))
-        # dE / d log r: positive, and in the end not dying away as towards a plateau
-        growth = factor * radius * (gradient * unit).sum(1)
-        least = 0.5 * before if factor == CONFINING_RADII[-1] else torch.zeros_like(growth)
-        if not bool((overflow | ((growth > 0) & (growth >= least))).all()):
-            return False
-        before = growth.nan_to_num(0.0, 0.0, 0.0)
-    return True
-
-
-def minimum_energy_paths(
-    explorer: Explorer, saddles: np.ndarray, ends: list[tuple[int, ...]], options: StringOptions
-) -> tuple[Paths, np.ndarray]:
-    """The path of each saddle (catalogue numbers) with two known ends, and which saddles these are.
-
-    Starts from the recorded descents and relaxes both halves as strings with fixed ends. Paths run from the smaller
-    state number to the larger.
-    """
-    halves: list[list[torch.Tensor]] = [[], []]
-    has_path, x_saddle = [], []
-    n_left = options.n_images // 2 + 1
-    for k, (number, (a, b)) in enumerate(zip(saddles, ends, strict=True)):
-        if UNKNOWN in (a, b):
-            continue
-        sides = (0, 1) if a <= b else (1, 0)
-        down, up = (explorer.descents[int(number), side] for side in sides)
-        if explorer.periodic is not None:  # the path begins at the state itself, not at a copy
-            shift = explorer.periodic.canonical(down[-1:]) - down[-1:]
-            down, up = down + shift, up + shift
-        first, second = explorer._tensor(down), explorer._tensor(up)
-        halves[0].append(resample(first.flip(0)[None], n_left))
-        halves[1].append(resample(second[None], options.n_images - n_left + 1))
-        has_path.append(k)
-        x_saddle.append(int(number))
-    if not has_path:
-        d = explorer.energy.dim
-        empty = Paths(
-            np.zeros((0, options.n_images, d)), np.zeros((0, options.n_images)), np.zeros((0, options.n_images)),
-            np.zeros(0), np.zeros(0, int), np.zeros((0, d)), np.zeros(0), np.zeros(0, int),
-        )  # fmt: skip
-        return empty, np.zeros(0, int)
-    joined = join_halves(explorer.energy, torch.cat(halves[0]), torch.cat(halves[1]), options)
-    found = explorer.catalogue.points()
-    converged = np.full(len(x_saddle), int(Status.CONVERGED))
-    tops = found.x[x_saddle]
-    if explorer.periodic is not None:
-        tops = joined["images"][:, n_left - 1].cpu().numpy()
-    return make_paths(joined, tops, found.energy[x_saddle], converged), np.array(has_path, int)
