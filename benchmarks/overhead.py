@@ -24,6 +24,7 @@ from landscape.search.saddles import follow_eigenvectors
 from landscape.search.stationary import Catalogue
 from landscape.search.string import relax_strings, straight_images
 
+MANY = 4  # times the starts: what an iteration costs beside its gradients is shared by more rows
 WEIGHTS = {"value": 0.5, "value_and_gradient": 1.0, "hvp": 2.0}
 
 
@@ -87,8 +88,8 @@ def measured(problem: Problem, search: Callable[[Metered], Any], repetitions: in
 
 
 def overheads(problem: Problem, starts: int, repetitions: int = 3) -> list[dict[str, Any]]:
-    """The ratio of each search of the package on one energy: descents, minima, walks, strings, the whole search."""
-    points = problem.starts(starts, 0)
+    """The ratio of each search of the package on one energy: descents, MANY times as many, walks, strings, all."""
+    points, many = problem.starts(starts, 0), problem.starts(MANY * starts, 0)
     plain = Energy(problem.function, problem.dim)
     catalogue = Catalogue(plain)
     found = find_minima(plain, MinimaSearch(starts=Points(points)), catalogue=catalogue)
@@ -101,6 +102,7 @@ def overheads(problem: Problem, starts: int, repetitions: int = 3) -> list[dict[
     one = torch.ones(len(walks), dtype=torch.long)
     searches: dict[str, Callable[[Metered], Any]] = {
         "minima": lambda energy: find_minima(energy, MinimaSearch(starts=Points(points))),
+        "minima, more starts": lambda energy: find_minima(energy, MinimaSearch(starts=Points(many))),
         "saddle walks": lambda energy: follow_eigenvectors(energy, walks, one, scale, region),
         "strings": lambda energy: relax_strings(energy, images, PAIR_STRINGS),
         "whole search": lambda energy: find_saddles(energy, generator=torch.Generator().manual_seed(0)),

@@ -210,7 +210,7 @@ def test_descents_stay_in_their_wells(dim: int) -> None:
 
 
 def test_a_long_way_down_is_gone_all_the_same() -> None:
-    """From 60 radii away to the well, in steps that double; and a runaway is known as one."""
+    """From 60 radii away to the well, in steps that grow; and a runaway is known as one."""
     made = Noted(Energy(lambda x: x.square().sum(1), 2))
     made.radius = 1.0
     number, status = made.to_minima(torch.tensor([[60.0, 0.0]], dtype=torch.float64))

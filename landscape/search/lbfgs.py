@@ -23,7 +23,7 @@ FIRST = 0.02  # length of the first step, in units of the landscape's scale: it 
 # step at .6 leaves about half of the distance, at 1 it need not converge, and from .7 on small wells beside known ones
 # are passed by. The second changes next to no label up to .3.
 GUIDED, ARRIVED = 0.6, 0.25
-GROW, SHRINK = 2.0, 0.3  # longest step after an accepted and after a refused one, in units of that one
+GROW, SHRINK = 1.7, 0.3  # longest step after an accepted and after a refused one, in units of that one
 ENERGY_NOISE = 18.0  # relative rounding error, in units of the last place, that a descent must tolerate at its end
 
 
@@ -64,7 +64,7 @@ def relax(
     BFGS for all rows at once (by the two-loop recursion where d > 2 memory). Each row accepts or refuses its own step,
     so that an iteration costs exactly one evaluation a row at work. A refused step teaches too: the next one is taken
     anew with what the gradient at its end says of the curvature, at most SHRINK times as long (after an accepted one
-    GROW times): small wells are not leapt out of, and a long way is gone in doubling steps. `radius` (a number, or one
+    GROW times): small wells are not leapt out of, and a long way is gone in growing steps. `radius` (a number, or one
     a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
     and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row) is DIVERGED. `first` :
     length of the first step, in units of R. `known` : minima. Rows that come to one of them are CAPTURED there, and the
