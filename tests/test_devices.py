@@ -74,6 +74,12 @@ def periodic(device: str) -> list[np.ndarray]:
     return search(Energy(on_a_torus, 2, symmetry=Periodic((2 * np.pi, 2 * np.pi)), device=device))
 
 
+def partly_periodic(device: str) -> list[np.ndarray]:
+    """An angle and a double well."""
+    symmetry = Periodic((2 * np.pi, None))
+    return search(Energy(lambda x: torch.cos(x[:, 0]) + (x[:, 1] ** 2 - 1) ** 2, 2, symmetry=symmetry, device=device))
+
+
 def large(device: str) -> list[np.ndarray]:
     return search(Energy(in_a_bath, 20, dense_dim=0, device=device))
 
@@ -98,7 +104,7 @@ def chains(device: str) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("what", [analysis, single, periodic, large, cluster, paths, chains])
+@pytest.mark.parametrize("what", [analysis, single, periodic, partly_periodic, large, cluster, paths, chains])
 def test_the_answers_do_not_depend_on_the_device(what: Callable[[str], list[np.ndarray]]) -> None:
     """|difference| < 1e-6 where a search ends; chains, which amplify rounding, on the stand-in only, which has none."""
     stand_in = None if torch.cuda.is_available() else StandIn()

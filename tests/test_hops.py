@@ -1,4 +1,4 @@
-"""Hops from the minima met least often, short first steps, and when a search believes that something is unseen."""
+"""Hops from the minima met least often, descents that stay in their wells, and when a search says it may miss some."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_multiple_of_the_starts_is_a_number(hops: float) -> None:
         MinimaSearch(hops=hops)
 
 
-# -- short steps -------------------------------------------------------------------------------------------------------
+# -- steps that grow -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 4])

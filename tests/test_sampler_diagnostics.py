@@ -194,8 +194,9 @@ def test_the_command_on_an_analysis_and_stuck_chains(tmp_path: Path) -> None:
     document = json.loads(out)
     assert code == 3 and err == "" and not document["converged"]
     assert document["beta"] == 40.0 and "never left" in document["reason"]
-    stayed = [row["chains_stayed"] for row in document["basins"]]  # a first step may cross, none after it does
-    assert sum(stayed) == 16 and min(stayed[:2]) >= 6 and stayed[2] == 0
+    # A first step may cross, as about one in 25 does, none after it: five of 16 once in a thousand runs.
+    stayed = [row["chains_stayed"] for row in document["basins"]]
+    assert sum(stayed) >= 12 and min(stayed[:2]) >= 5 and stayed[2] == 0
     assert {row["name"] for row in document["quantities"]} == {"energy", "x_0"}
     np.save(tmp_path / "starts.npy", np.full((3, 1), -1.0))
     code, out, _ = run_command(*words, "--starts-from", tmp_path / "starts.npy", "--beta", 30)

@@ -22,7 +22,7 @@ def confines(explorer: Explorer) -> bool:
     n = LARGE_DIRECTIONS if energy.matrix_free else max(64, 16 * energy.dim)
     unit = torch.randn(n, energy.dim, generator=explorer.generator, dtype=torch.float64).to(center)
     if explorer.periodic is not None:
-        mask = torch.as_tensor(explorer.periodic.mask)
+        mask = torch.as_tensor(explorer.periodic.mask, device=unit.device)
         if bool(mask.all()):
             return True
         within, unit = torch.where(mask, unit, 0.0), torch.where(mask, 0.0, unit)

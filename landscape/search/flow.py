@@ -21,8 +21,8 @@ AFTER_FLOW = 0.05
 ASSIGN_CHUNK = 65536  # points that flow together
 # A step of the explicit pair: three gradients, stable up to this product of time step and curvature ...
 EXPLICIT_COST, STABLE = 3, 2.5
-SAFETY = 0.8  # of the time step that the error calls for: where the landscape is rough .9 is refused more often
 LIMITED = 0.7  # ... and held back by the curvature, as a rule, above this one
+SAFETY = 0.8  # of the time step that the error calls for: where the landscape is rough .9 is refused more often
 FIRST = 0.05  # first move of a row, in units of the local length scale
 PATIENCE = 8  # such steps before a row is called stiff, and more where a Hessian costs more
 BOLD = 8.0  # by which the first step of a stiff row is longer: shortening it costs a gradient only

@@ -23,6 +23,7 @@ FIRST = 0.02  # length of the first step, in units of the landscape's scale: it 
 # step at .6 leaves about half of the distance, at 1 it need not converge, and from .7 on small wells beside known ones
 # are passed by. The second changes next to no label up to .3.
 GUIDED, ARRIVED = 0.6, 0.25
+WALL = 4.0  # times the fall foretold: a step that climbs by more, or to no number, tells nothing of where it began
 GROW, SHRINK = 1.7, 0.3  # longest step after an accepted and after a refused one, in units of that one
 ENERGY_NOISE = 18.0  # relative rounding error, in units of the last place, that a descent must tolerate at its end
 
@@ -136,7 +137,7 @@ def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None
     accept = gain + finite >= torch.sub(SUFFICIENT_DECREASE * fall, value.abs(), alpha=noise)
     new = state | {"point": there}
     if not bool(accept.all()):
-        there = torch.where(finite == 0, there, point)  # of what is not finite nothing is learnt
+        there = torch.where(gain + finite >= -WALL * fall, there, point)  # where nothing is learnt
         new["point"] = torch.where(accept, there, point)
         trial_value = torch.where(accept, trial_value, value)
     _remember(new, accept, there - point)
@@ -157,15 +158,15 @@ def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None
     away, radius = x - place[:-1], place[-1]
     away = _dot(away, away).sqrt()
     longest = torch.minimum(0.5 * torch.maximum(away, radius), torch.where(accept, GROW, SHRINK) * length)
-    cut = (longest / size).clamp_max(1)
+    cut = (longest / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
     new["step"] = cut * step
     new["line"] = torch.stack([trial_value, cut * new_fall, cut * size])
 
     tolerance = config.step_tolerance * torch.minimum(1 + _dot(x, x).sqrt(), radius)
     # The first updates may know a stiff direction only, whose inverse curvature makes every step look small. A step
-    # that rounding has swallowed cannot be improved by shortening it further.
+    # that rounding has swallowed cannot be improved by shortening it further. Without a gradient nothing is left to do.
     informed = new["updates"] >= min(config.memory, len(x))
-    small = torch.where(accept, size, 300 * length) <= tolerance
+    small = torch.where(accept, size, 1e3 * SHRINK * length) <= tolerance
     done = small & (informed | ~accept | (new_fall == 0))
     status = state["status"].masked_fill(done, int(Status.CONVERGED))
     if mismatch is not None:
@@ -181,7 +182,8 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
     """Learn from the step s and the gradient's change y, in `change` (2, d, n), on rows that saw positive curvature,
-    whether or not the step was accepted."""
+    whether or not the step was accepted. Only what an accepted one taught counts as an update: a wall far off says
+    nothing of the curvature here, and must not make a row believe that its steps are small because it has arrived."""
     s, y = change.unbind()
     curvature = _dot(s, y)
     s_square, y_square = _dot(change, change).unbind()
@@ -192,7 +194,8 @@ def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
     scale = state["scale"]
     state["scale"] = torch.where(good, curvature / y_square, torch.where(accept, 2 * scale, scale))
     if "inverse" in state:
-        # BFGS (1970): H - a b' - b a' with a = s / s.y and b = H y - (s.y + y.H y) a / 2. The first update scales H.
+        # BFGS (1970): H - a b' - b a' with a = s / s.y and b = H y - (s.y + y.H y) a / 2.
+        # H is scaled until one has counted.
         inverse = state["inverse"] * (state["scale"] / scale).masked_fill_(good & (state["updates"] > 0), 1.0)
         a = rho * s
         along = (inverse * y).sum(1)
@@ -201,7 +204,7 @@ def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
     else:
         for name, latest in (("s", s), ("y", y), ("rho", rho)):
             state[name] = torch.where(good, torch.cat([state[name][1:], latest[None]]), state[name])
-    state["updates"] = state["updates"] + good
+    state["updates"] = state["updates"] + (good & accept)
 
 
 def _inverse_times(state: State, gradient: torch.Tensor) -> torch.Tensor:

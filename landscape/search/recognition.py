@@ -21,7 +21,7 @@ class KnownPoints:
     """Nondegenerate stationary points x_i of any index with their quadratic models E_i + dx.H_i dx / 2, dx = y - x_i.
 
     numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 3, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
-    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right, and V' |L|^-1 V;
+    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right, and |H|^-1;
     (k, 3, 0, 0) where Hessians are not kept. floor (k,) : norm of the difference between those two vectors at x_i
     itself, which is known to the tolerance of its polish. radius (k,) : of balls in which nothing but x_i can be meant,
     as is known from elsewhere. symmetry : of a periodic energy, of whose copies the nearest counts.

@@ -264,8 +264,10 @@ class _Sampler:
         changes = np.minimum(chains.changes(n), 2 * root**2)
         total = float(changes.sum() / 2)
         warnings, enough = _mixing_warnings(share, changes, total, config, n)
-        rarest = changes[:n][_that_matter(share, config, n)].min(initial=total)
-        self.wanted = max((self.largest_error / config.target_se) ** 2, config.min_changes / max(rarest, 1.0))
+        self.wanted = (self.largest_error / config.target_se) ** 2
+        if n > 1:
+            rarest = changes[:n][_that_matter(share, config, n)].min(initial=total)
+            self.wanted = max(self.wanted, config.min_changes / max(rarest, 1.0))
         hopeless = share[n] > MAX_UNASSIGNED + 3 * error[n]
         precise = enough and not drifting and self.largest_error <= config.target_se
         self.finished = precise or hopeless
