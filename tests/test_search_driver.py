@@ -116,7 +116,7 @@ def test_steps_to_where_there_is_no_energy_are_refused_and_shortened() -> None:
     energy = Energy(lambda x: -(1 - x.square()).sqrt() @ torch.tensor([1.0, 100.0], dtype=x.dtype), 2)
     ended = relax(energy, uniform(100, -0.99, 0.99), 1.0, first=3.0)
     assert (ended["status"] == Status.CONVERGED).all()
-    assert ended["x"].norm(dim=1).max() < 1e-2  # the estimate of the soft curvature may be wrong by the condition number
+    assert ended["x"].norm(dim=1).max() < 1e-2  # estimates of curvature may be wrong by the condition number
     assert energy.evaluations.gradient < 25 * 100
 
 
