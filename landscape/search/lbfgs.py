@@ -40,7 +40,7 @@ class LBFGS:
     """
 
     memory: int = 6
-    max_iterations: int = 1000
+    max_iterations: int = 2000
     step_tolerance: float = 1e-5
     single: bool = False
 
