@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from large_energies import reflect, reflections
+from scipy import optimize
 
 from landscape.energy import Energy, Periodic
 from landscape.energy.potentials import TripleWell
 from landscape.search import Catalogue, Points
+from landscape.search.lbfgs import FIRST, relax
 from landscape.search.minima import MinimaSearch, find_minima
 from landscape.search.recognition import KnownPoints, known_points
 
@@ -116,13 +119,81 @@ def test_degenerate_points_have_no_model() -> None:
     assert known_points(energy, catalogue.points(), np.arange(1)) is None
 
 
-def test_no_model_without_hessians() -> None:
-    energy = Energy(lambda x: x.square().sum(1), 3)
-    energy.dense_dim = 1
-    catalogue = Catalogue(energy)
-    catalogue.add(torch.zeros(1, 3, dtype=torch.float64))
-    assert energy.matrix_free and len(catalogue) == 1
-    assert known_points(energy, catalogue.points(), np.arange(1)) is None
+def reached(energy: Energy, points: KnownPoints, y, scale: float, due=None) -> tuple[list[bool], list[float], int]:
+    """What products say of y, at which distances they would be asked again, and how many there were."""
+    y = torch.as_tensor(y, dtype=torch.float64)
+    before, value = energy.evaluations.hvp, energy.value_and_gradient(y)
+    due = torch.full((len(y),), torch.inf) if due is None else torch.as_tensor(due)
+    there, due = points.reached_by_products(energy, y, *value, torch.full((len(y),), scale), due.double())
+    return there.tolist(), due.tolist(), energy.evaluations.hvp - before
+
+
+def test_without_hessians_a_product_tells() -> None:
+    """E = (x^2 + y^2) / 2 + c x^2 y at y = 0: the energy is half the work x^2, and H dx = (x, 0) misses the gradient
+    (x, c x^2) by a part c x of x. A row that fails is tested again as much nearer as its model was too wrong."""
+    c = 0.5
+    energy = Energy(lambda x: 0.5 * x.square().sum(1) + c * x[:, 0].square() * x[:, 1], 2, dense_dim=1)
+    points = known(energy, [[0.0, 0.0]])
+    assert energy.matrix_free and not points.has_models
+    part = np.array([0.01, 0.1, 0.14, 0.17, 0.3, 0.9])
+    y = np.column_stack([part / c, np.zeros(6)])
+    there, due, products = reached(energy, points, y, 100.0)
+    assert there == [True] * 3 + [False] * 3 and products == 6
+    missed = part / np.sqrt(1 + part**2)
+    np.testing.assert_allclose(due, y[:, 0] * np.minimum(0.15 / missed, 0.8))
+    early, late = 0.99 * y[:, 0], 1.01 * y[:, 0]
+    assert reached(energy, points, y, 100.0, early) == ([False] * 6, list(early), 0)
+    assert reached(energy, points, y, 100.0, late) == (there, due, 6)
+
+
+def test_products_are_taken_near_a_point_alone_and_at_its_energy() -> None:
+    """Within half the way to the next known point and half of the scale, at the energy of a quadratic function."""
+    energy = Energy(lambda x: torch.minimum((x - 1).square(), (x + 1).square()).sum(1), 1, dense_dim=0)
+    points = known(energy, [[1.0], [-1.0]])
+    y = [[1.5], [1.9], [2.1], [-0.1], [-2.1]]
+    assert reached(energy, points, y, 9.0)[::2] == ([True, True, False, True, False], 3)
+    assert reached(energy, points, y, 1.0)[::2] == ([True, False, False, False, False], 1)
+    cubic = Energy(lambda x: (x.square() / 2 + x**3 / 3).sum(1), 1, dense_dim=0)
+    # The energy misses half the work x^2 + x^3 by x^3 / 6, a part x / 3 / (1 + x).
+    assert reached(cubic, known(cubic, [[0.0]]), [[0.098], [0.1]], 9.0)[::2] == ([True, False], 1)
+
+
+class FourWells:
+    """E = sum_i (y_i^2 - 1)^2 of the first two of 300 coordinates, and stiff and soft quartic wells of the others,
+    k y^2 / 2 + y^4 / 4 with k from .5 to 50, which are a tenth softer between the wells; y = Q x with reflections Q."""
+
+    def __init__(self) -> None:
+        self.normals = reflections(300)
+        self.k = torch.logspace(-0.3, 1.7, 298, dtype=torch.float64)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = reflect(x, self.normals)
+        double, rest = y[:, :2].square(), y[:, 2:].square()
+        k = self.k * (1 - 0.1 * torch.exp(-4 * double.sum(1, keepdim=True)))
+        return (double - 1).square().sum(1) + (0.5 * k * rest + 0.25 * rest.square()).sum(1)
+
+
+def test_labels_in_many_dimensions_are_those_of_whole_descents_for_fewer_gradients_than_scipy() -> None:
+    """100 starts and four minima, y = (+-1, +-1, 0, ...): polish and classification included."""
+    wells, y = FourWells(), np.random.default_rng(0).uniform(-2, 2, (100, 300))
+    energy = Energy(wells, 300)
+    found = find_minima(energy, MinimaSearch(starts=Points(y)))
+    cost = energy.evaluations.gradient_equivalents(300)
+    place = reflect(torch.as_tensor(found.minima.x), wells.normals).numpy()
+    np.testing.assert_allclose(np.abs(place), np.arange(300)[None].repeat(4, 0) < 2, atol=1e-7)
+    whole = relax(energy, torch.as_tensor(y), 2.0, first=FIRST * 300**0.5)  # as the search begins, but to the end
+    signs = reflect(whole["x"], wells.normals).numpy()[:, :2].round()
+    assert (np.sign(place)[found.start_state, :2] == signs).all() and len(np.unique(found.start_state)) == 4
+
+    peer = Energy(wells, 300)
+
+    def one(row: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = peer.value_and_gradient(row[None])
+        return float(value[0]), gradient[0]
+
+    for row in y:
+        optimize.minimize(one, row, jac=True, method="L-BFGS-B")
+    assert cost < peer.evaluations.gradient
 
 
 def test_many_rows_are_worked_off_in_blocks(monkeypatch) -> None:

@@ -155,19 +155,26 @@ def test_rows_that_come_to_a_known_minimum_stop_there() -> None:
     assert energy.evaluations.gradient - before < before - 2 * int(mine.sum())
 
 
-def test_rows_end_in_balls_where_no_hessians_are_kept() -> None:
-    """Within radius .2 of one of three wells, otherwise as without."""
+def test_rows_end_in_balls_or_by_products_where_no_hessians_are_kept() -> None:
+    """Near one of three wells, where a product or a radius tells; otherwise as without."""
     energy, x = triple_well(), uniform(60, -2, 2)
     catalogue = Catalogue(energy)
     catalogue.add(torch.tensor([[1.05, -0.04]], dtype=torch.float64))
     center = torch.as_tensor(catalogue.points().x)
     energy.dense_dim = 1
-    assert energy.matrix_free and known_points(energy, catalogue.points(), np.array([0])) is None
-    known = known_points(energy, catalogue.points(), np.array([0]), torch.tensor([0.2], dtype=torch.float64))
-    alone, ended = relax(energy, x, 2.0), relax(energy, x, 2.0, known=known)
-    inside = (ended["x"] - center[0]).norm(dim=1) < 0.2
-    assert inside.sum() > 5 and torch.equal(ended["status"] == Status.CAPTURED, inside)
-    torch.testing.assert_close(ended["x"][~inside], alone["x"][~inside], rtol=0, atol=1e-7)
+    assert energy.matrix_free
+    alone = relax(energy, x, 2.0)
+    mine = (alone["x"] - center[0]).norm(dim=1) < 1e-3
+    products = []
+    for radius in (0.0, 0.2):
+        balls, before = torch.tensor([radius], dtype=torch.float64), energy.evaluations.hvp
+        ended = relax(energy, x, 2.0, known=known_points(energy, catalogue.points(), np.array([0]), balls))
+        assert mine.sum() > 5 and torch.equal(ended["status"] == Status.CAPTURED, mine)
+        assert torch.equal(ended["number"], torch.where(mine, 0, -1))
+        torch.testing.assert_close(ended["x"][~mine], alone["x"][~mine], rtol=0, atol=1e-7)
+        assert (ended["x"] - center[0]).norm(dim=1)[mine].max() < 0.5
+        products.append(energy.evaluations.hvp - before)
+    assert mine.sum() <= products[0] <= 60 + mine.sum() and products[1] < products[0]
 
 
 def test_known_minima_do_not_tie_rows_to_each_other() -> None:

@@ -153,6 +153,30 @@ def test_copies_of_a_known_point_are_not_polished_again() -> None:
     assert energy.evaluations.gradient > before["gradient"]
 
 
+def test_copies_are_told_by_products_where_no_hessians_are_kept() -> None:
+    """One product a row that is near; a row that is farther off is polished, and comes to the same point."""
+    energy = Energy(TripleWell(), 2, dense_dim=1)
+    catalogue = Catalogue(energy)
+    catalogue.add(tensor([1.05, -0.04], [0.0, 1.54]))
+    before, x = energy.evaluations.as_dict(), catalogue.points().x.copy()
+    shift = 1e-6 * np.random.default_rng(0).normal(size=(20, 2))
+    assert catalogue.add(torch.as_tensor(x[np.arange(20) % 2] + shift), "minima").tolist() == [0, 1] * 10
+    assert energy.evaluations.as_dict() == before | {"value": before["value"] + 20, "hvp": before["hvp"] + 20}
+    assert catalogue.add(torch.as_tensor(x[:1] + 1e-2)).tolist() == [0]
+    assert energy.evaluations.gradient > before["gradient"]
+
+
+def test_a_polish_takes_two_hessians_from_nearby() -> None:
+    """Muller and Brown's minima from 1e-4 away: Hessians there and at their ends, and two products of each for its
+    norm beside the point. The exact places stay what they are."""
+    energy, known = Energy(MullerBrown(), 2), MullerBrown().stationary_points()
+    catalogue = Catalogue(energy)
+    assert (catalogue.add(torch.as_tensor(known.x + 1e-4)) >= 0).all()
+    n, spent = len(known.x), energy.evaluations
+    assert (spent.hessian, spent.hvp) == (2 * n, 2 * n) and spent.gradient <= 5 * n
+    assert np.abs(energy.gradient(catalogue.points().x)).max() < 1e-10
+
+
 def test_hits_are_counted_and_numbers_last() -> None:
     catalogue = Catalogue(Energy(TripleWell(), 2))
     left, right, top = [-1.05, -0.04], [1.05, -0.04], [0.0, 1.54]

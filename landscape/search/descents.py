@@ -7,7 +7,7 @@ import torch
 
 from landscape.energy import Energy, Periodic
 from landscape.search.driver import State, Status
-from landscape.search.lbfgs import LBFGS, relax
+from landscape.search.lbfgs import FIRST, LBFGS, relax
 from landscape.search.recognition import known_points
 from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
 
@@ -15,6 +15,10 @@ MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
 CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
 FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
 SAMPLE = 28  # where nothing is known, one row in so many goes first: the others know what these find
+SECOND = 7  # and in many dimensions one row in so many next: descents are long there, and known minima cut them short
+# Dimensions beyond which minima are recognised by products, and first steps measured by the diagonal of the cube, as
+# the distances to minima are. Far from all of them stiff directions hide the soft ones that tell wells apart.
+MANY = 50
 
 
 class Descents:
@@ -25,6 +29,7 @@ class Descents:
         self.energy, self.options, self.generator, self.catalogue = energy, options, generator, catalogue
         self.center = torch.zeros(energy.dim, dtype=energy.dtype, device=energy.device)
         self.radius = 1.0
+        self.many = energy.matrix_free or energy.dim > MANY
         self.runaway = np.inf
         self.periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
         periodic = torch.zeros(energy.dim, dtype=torch.bool, device=energy.device)
@@ -39,8 +44,10 @@ class Descents:
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
         if len(x) > SAMPLE and not len(self.minima()):
-            sample = np.arange(len(x)) % SAMPLE == 0
-            for rows in (sample, ~sample):
+            turn = np.minimum(np.arange(len(x)) % SAMPLE, 1)
+            if self.many:
+                turn[(turn > 0) & (np.arange(len(x)) % SECOND > 0)] = 2
+            for rows in [turn == k for k in np.unique(turn)]:
                 number[rows], status[rows] = self._to_minima(x[torch.as_tensor(rows, device=x.device)], count)
             return number, status
         return self._to_minima(x, count)
@@ -51,8 +58,9 @@ class Descents:
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
-            known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers())
-            ended = relax(self.energy, x, self.radius, self.options, center=self.center, known=known)
+            known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers(), models=not self.many)
+            first = FIRST * (self.energy.dim**0.5 if self.many else 1.0)
+            ended = relax(self.energy, x, self.radius, self.options, center=self.center, first=first, known=known)
             at = self.settle(ended, count)
             status[rows], number[rows] = ended["status"].cpu().numpy(), at
             rows, at = rows[at >= 0], at[at >= 0]

@@ -101,8 +101,10 @@ def relax(
         state["rho"] = x.new_zeros(config.memory, n)
     state["status"][~finite] = Status.NOT_FINITE
     state["status"][finite & (norm == 0)] = Status.CONVERGED
-    if known is not None:
+    if known is not None and known.has_models:
         state["status"][known.recognise(x, value, gradient, ARRIVED) >= 0] = Status.CAPTURED
+    elif known is not None:
+        state["due"] = torch.full_like(value, torch.inf)
 
     def step(state: State) -> State:
         return _step(energy, state, config, known)
@@ -123,7 +125,7 @@ def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None
     Rows come last, since sums over a short last axis cost several times as much. point (2, d, n) : x and gradient.
     step (d, n). line (3, n) : energy, its fall along the step as the gradient foretells it, length of the step. place
     (d + 1, n) : origin and radius. inverse (d, d, n), or s, y (m, d, n) and rho (m, n) : the estimate of the inverse
-    Hessian.
+    Hessian. due (n,) : without Hessians of known minima, how near to one a row is next told from it by a product.
     """
     point, place = state["point"], state["place"]
     value, fall, length = state["line"].unbind()
@@ -144,10 +146,14 @@ def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None
 
     x, gradient = new["point"].unbind()
     step = _inverse_times(new, gradient)
-    mismatch = None
-    if known is not None:
+    reached = None
+    if known is not None and known.has_models:
         mismatch, by_model = known.compare(known.nearest(x.T), x.T, trial_value, gradient.T)
         step = torch.where(mismatch < GUIDED, by_model.T, step)
+        reached = mismatch <= ARRIVED
+    elif known is not None:
+        row = (x.T, trial_value, gradient.T, place[-1], state["due"])
+        reached, new["due"] = known.reached_by_products(energy, *row)
     new_fall, size = _dot(step, gradient), _dot(step, step).sqrt()
     downhill = new_fall > 0
     if not bool(downhill.all()):
@@ -169,8 +175,8 @@ def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None
     small = torch.where(accept, size, 1e3 * SHRINK * length) <= tolerance
     done = small & (informed | ~accept | (new_fall == 0))
     status = state["status"].masked_fill(done, int(Status.CONVERGED))
-    if mismatch is not None:
-        status.masked_fill_(mismatch <= ARRIVED, int(Status.CAPTURED))
+    if reached is not None:
+        status.masked_fill_(reached, int(Status.CAPTURED))
     new["status"] = status.masked_fill_(away > 1e3 * radius, int(Status.DIVERGED))
     return new
 

@@ -18,7 +18,6 @@ from landscape.search.lanczos import Product, Tridiagonals, ends_of, missed_part
 BLOCK = 2**24  # numbers in the bases of the rows that are worked on together (128 MB in float64)
 DEPENDENT = 1e-10  # a vector of which orthogonalisation leaves less than this is no new direction
 DOUBT = 1e-4  # probability that a lowest eigenvalue called positive lies lower than its bound
-LARGEST = 12  # products for the largest eigenvalue alone
 FIRST_LOOK = 64  # steps after which a plain recurrence is looked at, and then after each quarter more
 
 
@@ -79,13 +78,11 @@ def lowest_modes(product: Product, points: torch.Tensor, dim: int, options: Mode
     return Modes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def largest_curvature(product: Product, points: torch.Tensor, dim: int) -> torch.Tensor:
-    """The size of the largest eigenvalue at each of n points, (n,), from below; right to a few per cent as a rule."""
-    start = _fixed_direction(torch.zeros(len(points), dim, dtype=points.dtype, device=points.device), 0)
-    rows = max(1, BLOCK // (2 * LARGEST * dim))
-    parts = zip(points.split(rows), start.split(rows), strict=True)
-    sizes = [ritz_pairs(product, part, first[:, None], LARGEST)[0].abs().amax(1) for part, first in parts]
-    return torch.cat(sizes) if sizes else start[:, 0]
+def curvature_norm(product: Product, points: torch.Tensor, dim: int) -> torch.Tensor:
+    """An estimate (n,) of the Frobenius norm of the matrices at n points, from one product each: sqrt(d) |H r| for a
+    random unit vector r, whose square has the mean |H|^2."""
+    direction = _fixed_direction(torch.zeros(len(points), dim, dtype=points.dtype, device=points.device), 0)
+    return dim**0.5 * product(points, direction).norm(dim=1)
 
 
 def ritz_pairs(

@@ -13,6 +13,10 @@ from landscape.energy.symmetry import distances
 from landscape.search.stationary import NEWTON_TOLERANCE, NOISE, StationaryPoints
 
 TOLERANCE = 0.1  # largest mismatch at which a point counts as reached
+PRODUCT_TOLERANCE = 0.15  # the same of the gradient foretold by a Hessian-vector product
+WORK_TOLERANCE = 0.03  # part of the work by which the energy may miss that of a quadratic function, for a product
+NEAR = 0.5  # of the way to the next known point, and of the landscape's scale, within which products are taken
+SOONEST, LATEST = 0.8, 0.1  # distance from which on a row that failed is tested again, in units of that of the failure
 BLOCK = 2**22  # numbers in the matrices that are gathered together
 
 
@@ -58,6 +62,11 @@ class KnownPoints:
         if len(y) * len(self) <= BLOCK:
             return torch.addmm(half_square, y - center, shifted, alpha=-1).argmin(1)
         return torch.cat([self.nearest(part) for part in y.split(max(1, BLOCK // len(self)))])
+
+    @cached_property
+    def apart(self) -> torch.Tensor:
+        """Distance from each point to the next (k,), infinite for a single one."""
+        return distances(self.symmetry, self.x, self.x).fill_diagonal_(torch.inf).amin(1)
 
     @cached_property
     def _table(self) -> torch.Tensor:
@@ -111,21 +120,63 @@ class KnownPoints:
         rise = torch.add(energy - level, work, alpha=-0.5).abs() - NOISE * limit.eps * (1 + level.abs())
         return torch.maximum(missed, 2 * rise / size).masked_fill_(distance < radius * radius, 0), step
 
+    def reached_by_products(
+        self,
+        energy: Energy,
+        y: torch.Tensor,
+        value: torch.Tensor,
+        gradient: torch.Tensor,
+        radius: torch.Tensor,
+        due: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Without models: which rows y (n, d), with these values (n,) and gradients (n, d), have come to
+        the points nearest to them (n,), and at which distances (n,) from these each of them is to be tested next.
+
+        A point is reached within its `radius`, and where the model's gradient H dx, one Hessian-vector product, is
+        right to PRODUCT_TOLERANCE: |H dx - grad E| <= .15 |grad E| and |dx.H dx - dx.grad E| <= .15 dx.H dx. The
+        product is taken where it is likely to pass: where the energy is that of a quadratic function,
+        |E - E_i - dx.grad E / 2| <= .03 dx.grad E / 2; within half the way to the next point known and half of the
+        landscape's scale, radius (n,), since farther out the stiff directions, in which all wells are alike, hide the
+        soft ones that tell them apart; and within `due` (n,): the mismatch falls with the distance.
+        """
+        at = self.nearest(y)
+        away = y - self.x[at] if self.symmetry is None else self.symmetry.difference(y, self.x[at])
+        distance, work = away.norm(dim=1), (away * gradient).sum(1)
+        level, eps = self.energy[at], torch.finfo(y.dtype).eps
+        rise = (value - level - 0.5 * work).abs() - NOISE * eps * (1 + level.abs())
+        near = NEAR * torch.minimum(self.apart[at], radius)
+        likely = (work > 0) & (rise <= 0.5 * WORK_TOLERANCE * work) & (distance <= torch.minimum(near, due))
+        reached, due = distance < self.radius[at], due.clone()
+        tested = (likely & ~reached).nonzero()[:, 0]
+        if len(tested):
+            points, away, gradient = self.x[at[tested]], away[tested], gradient[tested]
+            with torch.inference_mode(False):  # of copies made here: ordinary tensors
+                foretold = energy.hvp(points.clone(), away.clone())
+            missed = (foretold - gradient).norm(dim=1) / gradient.norm(dim=1)
+            size = (foretold * away).sum(1)
+            missed = torch.maximum(missed, (size - work[tested]).abs() / size.clamp_min(torch.finfo(y.dtype).tiny))
+            reached[tested] = missed <= PRODUCT_TOLERANCE
+            due[tested] = distance[tested] * (PRODUCT_TOLERANCE / missed).clamp(LATEST, SOONEST)
+        return reached, due
+
 
 def known_points(
-    energy: Energy, found: StationaryPoints, rows: np.ndarray, radius: torch.Tensor | None = None
+    energy: Energy,
+    found: StationaryPoints,
+    rows: np.ndarray,
+    radius: torch.Tensor | None = None,
+    models: bool = True,
 ) -> KnownPoints | None:
     """The nondegenerate ones of some points of a catalogue (their numbers, (m,)), with balls of this radius (m,).
 
-    None where there is none of them, where points have copies by more than periods, or where neither Hessians are kept
-    nor balls given.
+    models : with their Hessians, if the catalogue keeps these.
+    None where there is none of them, or where points have copies by more than periods.
     """
-    useless = energy.matrix_free and radius is None
     sharp = ~found.degenerate[rows]
-    if useless or not (energy.symmetry is None or isinstance(energy.symmetry, Periodic)) or not sharp.any():
+    if not (energy.symmetry is None or isinstance(energy.symmetry, Periodic)) or not sharp.any():
         return None
     numbers = np.asarray(rows)[sharp]
-    x, dim = found.x[numbers], 0 if energy.matrix_free else energy.dim
+    x, dim = found.x[numbers], 0 if energy.matrix_free or not models else energy.dim
     maps, floor = np.zeros((len(x), 3, dim, dim)), np.zeros(len(x))
     if dim:
         values, vectors = np.linalg.eigh(found.hessian[numbers])
@@ -135,6 +186,6 @@ def known_points(
         floor = NEWTON_TOLERANCE * root.max(1) * (1 + np.linalg.norm(x, axis=1))
     balls = torch.zeros(len(x)) if radius is None else radius[torch.as_tensor(sharp, device=radius.device)]
     places, level = torch.as_tensor(x), torch.as_tensor(found.energy[numbers])
-    models = torch.as_tensor(maps), torch.as_tensor(floor)
-    known = KnownPoints(torch.as_tensor(numbers), places, level, *models, balls, energy.symmetry)
+    model = torch.as_tensor(maps), torch.as_tensor(floor)
+    known = KnownPoints(torch.as_tensor(numbers), places, level, *model, balls, energy.symmetry)
     return known.to(torch.empty(0, dtype=energy.dtype, device=energy.device))

@@ -15,7 +15,7 @@ from landscape.energy import Energy, ParticleSymmetry
 from landscape.energy.modulo import eigh_modulo
 from landscape.search.driver import State, Status, iterate
 from landscape.search.krylov import polish_by_products
-from landscape.search.modes import ModeOptions, largest_curvature
+from landscape.search.modes import ModeOptions, curvature_norm
 from landscape.tasks.task import matrix_doubles, task
 
 DEGENERATE_X = 5e-3  # degenerate points within this (1 + |x|), at equal energy, are one: both sides of a quartic one
@@ -211,8 +211,8 @@ def _newton_step(energy: Energy, state: State) -> State:
     status[~close & (new["step"] < 1e-6)] = Status.UNFINISHED
     new["status"] = status
     moved = better & ~((length <= 1e-3 * NEWTON_TOLERANCE * size) & close)  # below that the Hessian does not change
-    # Of clusters, whose points come by the thousand, a Hessian serves for as long as its steps converge fast.
-    fast = trial_norm < FAST * norm if isinstance(energy.symmetry, ParticleSymmetry) else torch.zeros_like(better)
+    # A Hessian serves for as long as its steps converge fast; the point that they end at gets its own.
+    fast = trial_norm < FAST * norm
     stale = moved | state["stale"]
     renew = stale & (~fast | (status != Status.RUNNING))
     new["stale"] = stale & ~renew
@@ -277,7 +277,7 @@ class Catalogue:
         """
         energy, found = self.energy.value(rows), self.points()
         known, sharp = np.full(len(rows), -1), np.flatnonzero(~found.degenerate)
-        if len(sharp) and not self.energy.matrix_free:
+        if len(sharp):
             at = sharp[cKDTree(found.x[sharp]).query(rows)[1]]
             away = rows - found.x[at]
             near = np.linalg.norm(away, axis=1) < COARSE * MERGE_X * (1 + np.linalg.norm(rows, axis=1))
@@ -285,7 +285,11 @@ class Catalogue:
             rise = energy - found.energy[at]
             for number in np.unique(at[near]):  # few points, and no matrix a row
                 same = np.flatnonzero(near & (at == number))
-                foretold = 0.5 * ((away[same] @ found.hessian[number]) * away[same]).sum(1)
+                if self.energy.matrix_free:
+                    image = self.energy.hvp(np.broadcast_to(found.x[number], away[same].shape), away[same])
+                else:
+                    image = away[same] @ found.hessian[number]
+                foretold = 0.5 * (image * away[same]).sum(1)
                 copies = np.abs(rise[same] - foretold) <= MISMATCH * np.abs(foretold) + noise[same]
                 known[same[copies]] = number
         labels, fresh = np.full(len(rows), -1), known < 0
@@ -349,11 +353,8 @@ class Catalogue:
         if not len(x) or (isinstance(symmetry, ParticleSymmetry) and symmetry.translation):
             return np.linalg.norm(hessian, axis=(1, 2))
         offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
-        if self.energy.matrix_free:
-            size = largest_curvature(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])
-            return size.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
-        curvature = torch.linalg.matrix_norm(self.energy.hessian(torch.cat([x - offset, x + offset])))
-        return curvature.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
+        size = curvature_norm(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])
+        return size.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
 
     def _append(self, **row: np.ndarray | np.generic | int) -> int:
         if self._size == len(self._room):  # twice the room, so that n points cost n copies, not n^2
