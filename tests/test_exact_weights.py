@@ -26,7 +26,7 @@ from landscape.weights import (
     sample_weights,
     weight_interval,
 )
-from landscape.weights.neighbours import harmonic_guess
+from landscape.weights.neighbours import Guess, harmonic_guess
 from landscape.weights.plan import make_plan
 from landscape.weights.tails import effective_draws, generalised_pareto_shape, pareto_shape
 from landscape.weights.tempering import plan_path, weighted_draws
@@ -88,7 +88,7 @@ def test_mueller_brown(beta: float, published: tuple[float, ...] | None) -> None
     result = exact(energy, minima, beta, assign, seed=1)
     assert within(result, truth)
     assert result.standard_errors is not None and result.standard_errors.max() < 0.01
-    np.testing.assert_array_less(result.log_z_se, 0.06)
+    np.testing.assert_array_less(result.log_z_se, np.where(truth > 0.005, 0.1, 0.25))
 
 
 def rotated_mueller_brown(d: int, kappa: float = 300.0) -> tuple[Energy, np.ndarray, np.ndarray]:
@@ -149,13 +149,15 @@ def test_anharmonic_wells_against_quadrature(d: int) -> None:
 
 
 def test_fifty_dimensions() -> None:
-    """The proposal is fitted until it serves; false alarm 1 % on four numbers, seeds fixed."""
+    """The proposal is fitted until it serves, with enough draws on every seed; false alarm 2 % on eight numbers."""
     energy, minima, log_z = tilted_quartic(50)
-    result = exact(
-        energy, minima, 1.0, lambda x: (x[:, 0] > 0.0417).long(), target_se=0.02, relative_se=0.1, draws=60_000
-    )
-    assert result.converged and within(result, np.exp(log_z - np.logaddexp.reduce(log_z)))
-    assert result.log_z is not None and (np.abs(result.log_z - log_z) < 3 * result.log_z_se).all()
+    for seed in range(2):
+        result = exact(
+            energy, minima, 1.0, lambda x: (x[:, 0] > 0.0417).long(), seed, target_se=0.02, relative_se=0.1,
+            draws=150_000,
+        )  # fmt: skip
+        assert result.converged and within(result, np.exp(log_z - np.logaddexp.reduce(log_z)))
+        assert result.log_z is not None and (np.abs(result.log_z - log_z) < 3 * result.log_z_se).all()
 
 
 def test_tempered_draws_are_unbiased() -> None:
@@ -278,6 +280,17 @@ def test_labels_go_to_every_state_and_where_wells_meet() -> None:
     p = label_probabilities(-energies.min(1)[0].numpy(), guess, 2, 1)
     assert p.sum() == pytest.approx(1) and p[2] == max(p) and p[3] > 0.05
     assert label_probabilities(np.zeros(3), harmonic_guess(np.zeros((3, 1))), 1, 100).tolist() == [1, 1, 1]
+
+
+def test_labels_of_common_and_of_rare_states() -> None:
+    """Draws of equal weight and doubt, 900 in one state and 50 in each of two: relative errors call for as many labels
+    in each; an error that is small beside 1 in the first, from a share of .05 on, for 18 times as many there."""
+    first = np.repeat([0, 1, 2], [900, 50, 50])
+    guess = Guess(first, first, np.zeros(1000))
+    for large, ratio in ((1.0, 1.0), (0.05, 18.0)):
+        p = label_probabilities(np.zeros(1000), guess, 3, 30, large)
+        asked = np.bincount(first, weights=p)
+        np.testing.assert_allclose([asked.sum(), asked[0] / asked[1], asked[1] / asked[2]], [30, ratio, 1])
 
 
 def test_intervals() -> None:

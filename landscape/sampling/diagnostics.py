@@ -71,10 +71,10 @@ class LabelledChains:
 
     def changes(self, n_labels: int) -> np.ndarray:
         """How often a chain entered or left each label, from one labelled position to the next: (n_labels + 1,)
-        counts. Where few labels are true ones the guess counts throughout, lest the two in turn look like changes.
+        counts. Where not all labels are true ones the guess counts, from sweep to sweep: the two in turn would look
+        like changes.
         """
-        guess = self.guess[self.stride - 1 :: self.stride][: len(self.label)]
-        settled = np.where(self.correction == 1, self.label, guess)
+        settled = self.label if (self.correction == 1).all() else self.guess
         before, after = settled[:-1], settled[1:]
         moved = before != after
         both = np.concatenate([before[moved], after[moved]])

@@ -25,7 +25,11 @@ Assign = Callable[[torch.Tensor], Any]
 Progress = Callable[[str], None]
 
 # Parts of the budget that rounds spend: the labels of each teach the guess of the next, and many flow faster together.
-PARTS = (1 / 16, 2 / 16, 4 / 16, 5 / 16, 4 / 16)
+# After these a round spends what the errors call for.
+TEACHING = (1 / 16, 3 / 16)
+LEAST_PART = 1 / 16
+LEARNING = 1.6  # errors fall as labels^(-1 / LEARNING), since guesses improve, until they are as good as draws allow
+MARGIN, AT_MOST = 1.1, 2.0  # of labels over those that errors call for; of all so far: early errors are rough
 FULL = 0.5  # of the budget spent, from which on draws count fully: guesses are poor before, and count in proportion
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws
@@ -127,11 +131,13 @@ class _Estimate:
         affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost)
         self.most_draws = min(DRAWS_PER_LABEL * options.labels / max(self.plan.efficiency, 1e-3), affordable)
         self.rounds: list[LabelledDraws] = []
+        self.spent, self.wanted = 0.0, 0.0  # parts of the budget: so far, and in all by the present errors
         self.asked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # labelled draws, labels, log weights
         self.neighbours: Neighbours | None = None
 
     def extend(self) -> ExactResult:
-        plan, part = self.plan, PARTS[len(self.rounds)]
+        plan, part = self.plan, self._next_part()
+        self.spent += part
         n = max(int(part * self.most_draws), MIN_ROUND)
         drawn = weighted_draws(self.energy, self.wells.beta, plan.mixture, plan.path, n, self.generator)
         self.evaluations += n * plan.path.cost
@@ -146,15 +152,23 @@ class _Estimate:
         self.finished = self.finished or hopeless
         return result
 
+    def _next_part(self) -> float:
+        if len(self.rounds) < len(TEACHING):
+            return TEACHING[len(self.rounds)]
+        left = 1 - self.spent
+        part = max(LEAST_PART, self.wanted - self.spent)
+        return left if left - part < LEAST_PART else part
+
     def _labelled(self, drawn: WeightedDraws, n_labels: int) -> LabelledDraws:
         log_w, wells = drawn.log_weights.numpy(), self.wells
         guess = self._guess(drawn.x)
         label, correction = guess.first.copy(), np.zeros(len(log_w))
-        scale = np.full(len(log_w), min(1.0, sum(PARTS[: len(self.rounds) + 1]) / FULL))
+        scale = np.full(len(log_w), min(1.0, self.spent / FULL))
         if n_labels == 0:
             return LabelledDraws(log_w, guess.first, label, correction, scale)
         n = len(wells.x)
-        p = label_probabilities(log_w, guess, n, n_labels)
+        large = self.options.target_se / self.options.relative_se
+        p = label_probabilities(log_w, guess, n, n_labels, large)
         chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
         x = drawn.x[torch.as_tensor(chosen)]
         answer = np.asarray(self.assign(x))
@@ -208,10 +222,11 @@ class _Estimate:
                 f"the largest standard error {error[known].max():.2g} stayed above the target {options.target_se:g}: "
                 "allow more draws, evaluations and labels"
             )
-        wanted = np.where(matters, options.relative_se, MAX_RELATIVE)
-        self.finished = len(self.rounds) == len(PARTS) or (
-            precise and bool((masses.log_z_se[:n] <= wanted)[visible].all())
-        )  # fmt: skip
+        limits = np.where(matters, options.relative_se, MAX_RELATIVE)
+        excess = np.concatenate([error / options.target_se, (masses.log_z_se[:n] / limits)[visible]])
+        worst = float(excess.max(initial=0)) if np.isfinite(excess).all() else np.inf  # a mass may not be known yet
+        self.wanted = self.spent * min(MARGIN * worst**LEARNING, AT_MOST)
+        self.finished = self.spent >= 1 or (precise and worst <= 1)
 
         def kept(values: np.ndarray) -> np.ndarray | None:
             return np.where(known, values[:n], np.nan) if trusted else None

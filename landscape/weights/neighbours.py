@@ -14,7 +14,6 @@ from landscape.sampling import StudentMixture
 NEIGHBOURS = 12  # labelled points that vote
 LEAST = 200  # labelled points below which the harmonic wells guess
 RIDGE = 0.03  # of the planes' slopes, beside the sum of the weights
-AGREED = 0.02  # doubt up to which neighbours are as good as of one mind
 
 
 class Guess(NamedTuple):

@@ -17,7 +17,7 @@ from landscape.sampling.diagnostics import LabelledChains
 from landscape.sampling.driver import Kernel
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
-from landscape.weights.neighbours import AGREED, Guide
+from landscape.weights.neighbours import Guide
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
@@ -25,10 +25,11 @@ Progress = Callable[[str], None]
 
 AHEAD = 8  # steps for which moves between wells are drawn and evaluated together
 GUESSED = 2**14  # positions whose labels are guessed together
-MARGIN = 1.1  # of sweeps over those that errors call for
+MARGIN = 1.1  # of sweeps over those that errors call for ...
+UNSEEN = 1.3  # ... and before anything is labelled, since labels add errors
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
-RARELY = 0.125  # probability of a label where the neighbours of a point agree
+RARELY = 0.125  # least probability of a label: where the neighbours of a point agree
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
 
@@ -130,19 +131,20 @@ def sample_weights(
     """
     wells = Wells.at(energy, minima, hessians, positive_beta(beta))
     sampler = _Sampler(energy, wells, assign, config, generator, guide)
-    summary = sampler.extend(min(FIRST_ROUND, config.max_sweeps))
+    sampler.move(min(FIRST_ROUND, config.max_sweeps))
+    if sampler.neighbours is not None:  # guesses are good enough to tell what is called for: all labels flow together
+        sampler.move(min(sampler.more(UNSEEN), config.max_sweeps - sampler.n_sweeps))
+    summary = sampler.label()
     while not sampler.finished and sampler.n_sweeps < config.max_sweeps:
         if progress is not None:
             progress(f"weights: {sampler.n_sweeps} sweeps, largest standard error {sampler.largest_error:.4f}")
-        # What is called for and some more, since many labels flow faster together; at most four times as many sweeps
-        # as now: early errors are rough.
-        more = int(np.clip(MARGIN * sampler.wanted - 1, 0.25, 3) * sampler.n_sweeps)
-        summary = sampler.extend(min(more, config.max_sweeps - sampler.n_sweeps))
+        sampler.move(min(max(sampler.n_sweeps // 4, sampler.more(1.0)), config.max_sweeps - sampler.n_sweeps))
+        summary = sampler.label()
     return summary
 
 
 class _Sampler:
-    """Chains in progress: `extend` runs them on, labels what is new, and sums up."""
+    """Chains in progress: `move` runs them on, `label` labels what is new and sums up."""
 
     def __init__(
         self,
@@ -176,19 +178,23 @@ class _Sampler:
         remaining = config.warm_up - config.warm_up // 2
         self.state, self.kernels = warm_up(kernels, energy, wells.beta, state, remaining, generator)
         self.accepted = np.zeros(2)
-        self.last_x = torch.full_like(wells.x[home], torch.nan)
+        self.last_x = np.full((config.n_chains, energy.dim), np.nan)
         self.last_label, self.last_correction = np.full(config.n_chains, -1), np.ones(config.n_chains)
         self.chains = LabelledChains(
             np.empty((0, config.n_chains, energy.dim)), np.empty((0, config.n_chains)),
             np.empty((0, config.n_chains), dtype=int), np.empty((0, config.n_chains), dtype=int),
             np.empty((0, config.n_chains)), config.label_every,
         )  # fmt: skip
+        self.unlabelled: list[np.ndarray] = []  # probabilities with which the last records are to be labelled
         self.n_labelled = 0
         self.first = 0  # labelled positions dropped at the start because the chains still drifted
 
-    def extend(self, n_sweeps: int) -> SampledResult:
+    def move(self, n_sweeps: int) -> None:
+        """Run the chains; for now the guesses are their labels."""
+        if n_sweeps <= 0:
+            return
         stride = self.config.label_every
-        n_sweeps = stride * max(1, math.ceil(n_sweeps / stride))
+        n_sweeps = stride * math.ceil(n_sweeps / stride)
         x: list[torch.Tensor] = []
         energies: list[torch.Tensor] = []
 
@@ -202,38 +208,57 @@ class _Sampler:
         self.accepted += n_sweeps * np.array(accepted)
         self.n_sweeps += n_sweeps
         old = self.chains
-        guess, agreed = (part.reshape(n_sweeps, -1) for part in self._guess(torch.cat(x)))
-        kept = torch.stack(x[stride - 1 :: stride])
-        label, correction = self._label(kept, guess[stride - 1 :: stride], agreed[stride - 1 :: stride])
+        guess, p = (part.reshape(n_sweeps, -1) for part in self._guess(torch.cat(x)))
+        kept = torch.stack(x[stride - 1 :: stride]).numpy()
+        p = p[stride - 1 :: stride]
+        self.unlabelled.append(p)
         self.chains = LabelledChains(
-            np.concatenate([old.x, kept.numpy()]),
+            np.concatenate([old.x, kept]),
             np.concatenate([old.energy, torch.stack(energies).numpy()]),
             np.concatenate([old.guess, guess]),
-            np.concatenate([old.label, label]),
-            np.concatenate([old.correction, correction]),
+            np.concatenate([old.label, guess[stride - 1 :: stride]]),
+            np.concatenate([old.correction, np.zeros(p.shape)]),
             stride,
         )
+        chains = self.chains.tail(self.first)
+        self._look(*chains.occupancy(len(self.wells.x)), chains)
+
+    def label(self) -> SampledResult:
+        p = np.concatenate(self.unlabelled)
+        new = slice(len(self.chains.label) - len(p), None)
+        label, correction = self._label(self.chains.x[new], self.chains.label[new], p)
+        self.chains.label[new], self.chains.correction[new] = label, correction
+        self.unlabelled.clear()
         return self._summary()
 
+    def more(self, factor: float) -> int:
+        """Sweeps that are called for, `factor` times, and a few more, but at most three times as many as there are:
+        early errors are rough."""
+        return int(np.clip(factor * MARGIN * self.wanted - 1, 0, 3) * self.n_sweeps)
+
     def _guess(self, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Guessed labels of x (m, d), and whether the labelled neighbours agree on them, both (m,)."""
+        """Guessed labels of x (m, d), and how probable it is to be that each is asked for, both (m,).
+
+        The error that a draw adds where its guess is wrong, which has the probability `doubt`, is least for the number
+        of labels if they go in proportion to the root of it.
+        """
         if self.neighbours is None:
             guess = torch.cat([self.wells.guess(part) for part in x.split(GUESSED)]).numpy()
-            return guess, np.zeros(len(x), bool)
+            return guess, np.ones(len(x))
         parts = [self.neighbours.guess(part.numpy()) for part in x.split(GUESSED)]
-        return np.concatenate([part.first for part in parts]), np.concatenate([part.doubt for part in parts]) <= AGREED
+        doubt = np.concatenate([part.doubt for part in parts])
+        return np.concatenate([part.first for part in parts]), np.sqrt(2 * doubt).clip(RARELY, 1)
 
-    def _label(self, x: torch.Tensor, guess: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _label(self, x: np.ndarray, guess: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and corrections of x (n_records, n_chains, d), asking about each position of a chain at most once
-        however long it stays there, and rarely where the labelled neighbours agree on the guess.
+        however long it stays there, and with probability p (n_records, n_chains) only.
         """
-        before = torch.cat([self.last_x[None], x[:-1]])
-        moved = (x != before).any(2).numpy()
-        agreed = agreed[moved]
-        draw = torch.rand(len(agreed), dtype=torch.float64, generator=self.generator).numpy()
-        asked = ~agreed | (draw < RARELY)
-        correction = np.where(agreed, asked / RARELY, 1.0)
-        answer = np.asarray(self.assign(x[torch.as_tensor(moved)][torch.as_tensor(asked)]))
+        before = np.concatenate([self.last_x[None], x[:-1]])
+        moved = (x != before).any(2)
+        p = p[moved]
+        asked = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
+        correction = asked / p
+        answer = np.asarray(self.assign(torch.as_tensor(x[moved][asked])))
         n = len(self.wells.x)
         if answer.shape != (asked.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
@@ -248,6 +273,19 @@ class _Sampler:
         self.last_x, self.last_label, self.last_correction = x[-1], label[-1], corrections[-1]
         return label, corrections
 
+    def _look(self, share: np.ndarray, error: np.ndarray, chains: LabelledChains) -> np.ndarray:
+        """Effective changes of each label (n + 1,), and what errors and changes call for."""
+        n, config = len(self.wells.x), self.config
+        self.largest_error = float(error.max())
+        # w (1 - w) / se^2 independent draws would show this error, and change label 2 w (1 - w) times each.
+        root = np.divide(share * (1 - share), error, out=np.full(n + 1, np.inf), where=error > 0)
+        changes = np.minimum(chains.changes(n), 2 * root**2)
+        self.wanted = (self.largest_error / config.target_se) ** 2
+        if n > 1:
+            rarest = changes[:n][_that_matter(share, config, n)].min(initial=changes.sum() / 2)
+            self.wanted = max(self.wanted, config.min_changes / max(float(rarest), 1.0))
+        return changes
+
     def _summary(self) -> SampledResult:
         n, config = len(self.wells.x), self.config
         chains = self.chains.tail(self.first)
@@ -258,16 +296,9 @@ class _Sampler:
         share, error = chains.occupancy(n)
         share = share.clip(0)
         share /= share.sum()
-        self.largest_error = float(error.max())
-        # w (1 - w) / se^2 independent draws would show this error, and change label 2 w (1 - w) times each.
-        root = np.divide(share * (1 - share), error, out=np.full(n + 1, np.inf), where=error > 0)
-        changes = np.minimum(chains.changes(n), 2 * root**2)
+        changes = self._look(share, error, chains)
         total = float(changes.sum() / 2)
         warnings, enough = _mixing_warnings(share, changes, total, config, n)
-        self.wanted = (self.largest_error / config.target_se) ** 2
-        if n > 1:
-            rarest = changes[:n][_that_matter(share, config, n)].min(initial=total)
-            self.wanted = max(self.wanted, config.min_changes / max(rarest, 1.0))
         hopeless = share[n] > MAX_UNASSIGNED + 3 * error[n]
         precise = enough and not drifting and self.largest_error <= config.target_se
         self.finished = precise or hopeless

@@ -73,21 +73,23 @@ class Masses:
     log_z_se: np.ndarray
 
 
-def label_probabilities(log_weights: np.ndarray, guess: Guess, n: int, n_labels: int) -> np.ndarray:
+def label_probabilities(log_weights: np.ndarray, guess: Guess, n: int, n_labels: int, large: float = 1.0) -> np.ndarray:
     """How probable it should be that each draw is labelled, (m,), so that about n_labels are.
 
-    With g and s the likeliest two of the n wells, p_s the doubt that it is s, and W_i the weight of the draws that are
-    guessed to be in i,
+    With g and s the likeliest two of the n wells, p_s the doubt that it is s, and W_i the share of the weight in draws
+    that are guessed to be in i,
 
-        p ~ w [BULK / W_g + (1 / W_g + 1 / W_s) p_s],
+        p ~ w [BULK / A_g + (1 / A_g + 1 / A_s) p_s],  A_i = min(W_i, large),
 
-    so that every state, however rare, gets its labels, most of them where two wells meet.
+    so that every state, however rare, gets its labels, most of them where two wells meet. large : share of a state from
+    which on its error is to be small beside 1, not beside its own weight.
     """
     w = np.exp(log_weights - log_weights.max())
     weight = np.bincount(guess.first, weights=w, minlength=n)
     # A weight this small is no weight: its inverse would overflow.
-    inverse = np.divide(1, weight, out=np.zeros(n), where=weight > np.finfo(float).tiny)
-    # Rows first: w / W_guess is at most 1, and w times the doubt of the order of 1.
+    counts = np.minimum(weight, large * weight.sum())
+    inverse = np.divide(1, counts, out=np.zeros(n), where=weight > np.finfo(float).tiny)
+    # Rows first: neither w / A_guess nor w times the doubt can overflow.
     matters = w * inverse[guess.first] * (BULK + guess.doubt) + w * guess.doubt * inverse[guess.second]
     return _capped(matters, n_labels)
 
