@@ -18,11 +18,11 @@ from landscape.search.recognition import KnownPoints, known_points
 TOLERANCE = 0.1
 
 
-def known(energy: Energy, x) -> KnownPoints:
+def known(energy: Energy, x, models: bool = True) -> KnownPoints:
     """The stationary points at or beside x."""
     catalogue = Catalogue(energy)
     assert (catalogue.add(torch.as_tensor(x, dtype=torch.float64)) >= 0).all()
-    found = known_points(energy, catalogue.points(), np.arange(len(catalogue)))
+    found = known_points(energy, catalogue.points(), np.arange(len(catalogue)), models=models)
     assert found is not None
     return found
 
@@ -109,6 +109,8 @@ def test_copies_of_a_periodic_energy() -> None:
     points = known(energy, [[0.0, 0.0], [np.pi, 0.0]])
     y = np.array([[0.05, 0.1], [2 * np.pi - 0.05, 0.1], [-4 * np.pi + 0.05, 0.1], [3 * np.pi + 0.05, 0.02]])
     assert recognised(energy, points, y) == [0, 0, 0, 1]
+    alone = known(energy, [[0.0, 0.0]], models=False)
+    assert reached(energy, alone, y, 3.0)[0] == [True] * 3 + [False]  # copies of the minimum
 
 
 def test_degenerate_points_have_no_model() -> None:
@@ -128,22 +130,24 @@ def reached(energy: Energy, points: KnownPoints, y, scale: float, due=None) -> t
     return there.tolist(), due.tolist(), energy.evaluations.hvp - before
 
 
-def test_without_hessians_a_product_tells() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_without_models_a_product_tells(kept: bool) -> None:
     """E = (x^2 + y^2) / 2 + c x^2 y at y = 0: the energy is half the work x^2, and H dx = (x, 0) misses the gradient
-    (x, c x^2) by a part c x of x. A row that fails is tested again as much nearer as its model was too wrong."""
-    c = 0.5
-    energy = Energy(lambda x: 0.5 * x.square().sum(1) + c * x[:, 0].square() * x[:, 1], 2, dense_dim=1)
-    points = known(energy, [[0.0, 0.0]])
-    assert energy.matrix_free and not points.has_models
+    (x, c x^2) by a part c x of x. A row that fails is tested again as much nearer as its model was too wrong. Products
+    with Hessians that are kept are free."""
+    c, tests = 0.5, 0 if kept else 6
+    energy = Energy(lambda x: 0.5 * x.square().sum(1) + c * x[:, 0].square() * x[:, 1], 2, dense_dim=2 if kept else 1)
+    points = known(energy, [[0.0, 0.0]], models=False)
+    assert energy.matrix_free != kept and not points.has_models
     part = np.array([0.01, 0.1, 0.14, 0.17, 0.3, 0.9])
     y = np.column_stack([part / c, np.zeros(6)])
     there, due, products = reached(energy, points, y, 100.0)
-    assert there == [True] * 3 + [False] * 3 and products == 6
+    assert there == [True] * 3 + [False] * 3 and products == tests
     missed = part / np.sqrt(1 + part**2)
     np.testing.assert_allclose(due, y[:, 0] * np.minimum(0.15 / missed, 0.8))
     early, late = 0.99 * y[:, 0], 1.01 * y[:, 0]
     assert reached(energy, points, y, 100.0, early) == ([False] * 6, list(early), 0)
-    assert reached(energy, points, y, 100.0, late) == (there, due, 6)
+    assert reached(energy, points, y, 100.0, late) == (there, due, tests)
 
 
 def test_products_are_taken_near_a_point_alone_and_at_its_energy() -> None:

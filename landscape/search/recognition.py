@@ -26,9 +26,10 @@ class KnownPoints:
 
     numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 3, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
     where H = V' L V, which take dx and the gradient at y to the same vector if the model is right, and |H|^-1;
-    (k, 3, 0, 0) where Hessians are not kept. floor (k,) : norm of the difference between those two vectors at x_i
-    itself, which is known to the tolerance of its polish. radius (k,) : of balls in which nothing but x_i can be meant,
-    as is known from elsewhere. symmetry : of a periodic energy, of whose copies the nearest counts.
+    (k, 1, d, d) : H alone, for products; (k, 0, 0, 0) where Hessians are not kept. floor (k,) : norm of the difference
+    between those two vectors at x_i itself, which is known to the tolerance of its polish. radius (k,) : of balls in
+    which nothing but x_i can be meant, as is known from elsewhere. symmetry : of a periodic energy, of whose copies the
+    nearest counts.
     """
 
     numbers: torch.Tensor
@@ -44,7 +45,7 @@ class KnownPoints:
 
     @property
     def has_models(self) -> bool:
-        return self.maps.shape[-1] > 0
+        return self.maps.shape[1] == 3
 
     def to(self, like: torch.Tensor) -> KnownPoints:
         """The same on the device and in the precision of `like`."""
@@ -129,12 +130,12 @@ class KnownPoints:
         radius: torch.Tensor,
         due: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Without models: which rows y (n, d), with these values (n,) and gradients (n, d), have come to
-        the points nearest to them (n,), and at which distances (n,) from these each of them is to be tested next.
+        """Without models, for minima: which rows y (n, d), with values (n,) and gradients (n, d), have come to the
+        points nearest to them (n,), and at which distances (n,) from these each of them is to be tested next.
 
-        A point is reached within its `radius`, and where the model's gradient H dx, one Hessian-vector product, is
-        right to PRODUCT_TOLERANCE: |H dx - grad E| <= .15 |grad E| and |dx.H dx - dx.grad E| <= .15 dx.H dx. The
-        product is taken where it is likely to pass: where the energy is that of a quadratic function,
+        A point is reached within its `radius`, and where the model's gradient H dx, one Hessian-vector product unless H
+        is kept, is right to PRODUCT_TOLERANCE: |H dx - grad E| <= .15 |grad E| and |dx.H dx - dx.grad E| <= .15 dx.H
+        dx. The product is taken where it is likely to pass: where the energy is that of a quadratic function,
         |E - E_i - dx.grad E / 2| <= .03 dx.grad E / 2; within half the way to the next point known and half of the
         landscape's scale, radius (n,), since farther out the stiff directions, in which all wells are alike, hide the
         soft ones that tell them apart; and within `due` (n,): the mismatch falls with the distance.
@@ -149,15 +150,23 @@ class KnownPoints:
         reached, due = distance < self.radius[at], due.clone()
         tested = (likely & ~reached).nonzero()[:, 0]
         if len(tested):
-            points, away, gradient = self.x[at[tested]], away[tested], gradient[tested]
-            with torch.inference_mode(False):  # of copies made here: ordinary tensors
-                foretold = energy.hvp(points.clone(), away.clone())
+            away, gradient = away[tested], gradient[tested]
+            foretold = self._products(energy, at[tested], away)
             missed = (foretold - gradient).norm(dim=1) / gradient.norm(dim=1)
             size = (foretold * away).sum(1)
             missed = torch.maximum(missed, (size - work[tested]).abs() / size.clamp_min(torch.finfo(y.dtype).tiny))
             reached[tested] = missed <= PRODUCT_TOLERANCE
             due[tested] = distance[tested] * (PRODUCT_TOLERANCE / missed).clamp(LATEST, SOONEST)
         return reached, due
+
+    def _products(self, energy: Energy, at: torch.Tensor, away: torch.Tensor) -> torch.Tensor:
+        """H dx (n, d) of the points at places `at` (n,) for dx (n, d)."""
+        if not len(self.maps[0]):
+            with torch.inference_mode(False):  # of copies made here: ordinary tensors
+                return energy.hvp(self.x[at].clone(), away.clone())
+        rows = max(1, BLOCK // self.maps[0].numel())
+        parts = zip(at.split(rows), away.split(rows), strict=True)
+        return torch.cat([torch.bmm(self.maps[place, 0], part[:, :, None])[:, :, 0] for place, part in parts])
 
 
 def known_points(
@@ -169,17 +178,18 @@ def known_points(
 ) -> KnownPoints | None:
     """The nondegenerate ones of some points of a catalogue (their numbers, (m,)), with balls of this radius (m,).
 
-    models : with their Hessians, if the catalogue keeps these.
+    models : whether the Hessians that are kept are to serve as models (`compare`), or for products alone.
     None where there is none of them, or where points have copies by more than periods.
     """
     sharp = ~found.degenerate[rows]
     if not (energy.symmetry is None or isinstance(energy.symmetry, Periodic)) or not sharp.any():
         return None
     numbers = np.asarray(rows)[sharp]
-    x, dim = found.x[numbers], 0 if energy.matrix_free or not models else energy.dim
-    maps, floor = np.zeros((len(x), 3, dim, dim)), np.zeros(len(x))
-    if dim:
-        values, vectors = np.linalg.eigh(found.hessian[numbers])
+    x, kept, floor = found.x[numbers], found.hessian[numbers], np.zeros(len(numbers))
+    maps = kept[:, None] if not energy.matrix_free else np.zeros((len(x), 0, 0, 0))
+    if models and not energy.matrix_free:
+        maps = np.zeros((len(x), 3, *kept.shape[1:]))
+        values, vectors = np.linalg.eigh(kept)
         root = np.sqrt(np.abs(values))
         maps[:, :2] = np.stack([root, np.sign(values) / root], 1)[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
         maps[:, 2] = (vectors / np.abs(values)[:, None]) @ vectors.swapaxes(1, 2)
