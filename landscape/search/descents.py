@@ -17,7 +17,8 @@ FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest 
 SAMPLE = 28  # where nothing is known, one row in so many goes first: the others know what these find
 SECOND = 7  # and in many dimensions one row in so many next: descents are long there, and known minima cut them short
 # Dimensions beyond which minima are recognised by products, and first steps measured by the diagonal of the cube, as
-# the distances to minima are. Far from all of them stiff directions hide the soft ones that tell wells apart.
+# the distances to minima are. The steps of a known minimum's model would lead from afar into the basin of another one:
+# a quarter of all rows in 128 dimensions, a twentieth in 32.
 MANY = 50
 
 
