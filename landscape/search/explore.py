@@ -12,6 +12,7 @@ from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
 from landscape.errors import UsageError
 from landscape.search.basins import DENSE, USED, USED_DENSE, Basins, length_scale, make_basins
+from landscape.search.descents import MANY
 from landscape.search.driver import Status
 from landscape.search.flow import AFTER_FLOW, FlowOptions, gradient_flow
 from landscape.search.lbfgs import LBFGS, relax
@@ -202,7 +203,8 @@ class Explorer:
         basins, numbers = self.basins()
         x = x[basins.nearest(x)[0] < 0]
         tested = basins.radius / (USED_DENSE if self.energy.dim <= DENSE else USED)  # no state is assigned here
-        known = known_points(self.energy, self.catalogue.points(), numbers, tested)
+        models = self.energy.dim <= MANY
+        known = known_points(self.energy, self.catalogue.points(), numbers, tested, models)
         descent = LBFGS(single=self.config.walk.single)
         center = 0.5 * (low + high)
         ended = relax(self.energy, x, 0.2 * self.scale, descent, center=center, first=0.5, known=known)
