@@ -218,7 +218,7 @@ def test_both_routes_agree_on_a_network(d: int) -> None:
     assert np.allclose(a.eigenvalues[:, 0], b.eigenvalues[:, 0], rtol=0.02, atol=1e-6)
     assert np.allclose(a.eigenvalues[a.index == 1, 0], b.eigenvalues[a.index == 1, 0], rtol=1e-8)
     pairs = np.array([[0, k] for k in range(1, len(a))])
-    options = LogDeterminantOptions(max_probes=64, known_modes=30)
+    options = LogDeterminantOptions(max_probes=128, known_modes=30)
     found = log_determinants(free, b.x, b.modes, pairs, options)
     exact = np.log(np.abs(a.eigenvalues)).sum(1)
     error = found.error_of_difference(pairs[:, 0], found, pairs[:, 1])

@@ -124,11 +124,9 @@ def _loop(
         # Positions, not masks: a mask would be searched again for every entry.
         at_work = (state["status"] == running).nonzero().flatten()
         if len(at_work) < len(rows):
-            done = (state["status"] != running).nonzero().flatten()
-            ended = rows.index_select(0, done)
-            for name in names:
-                final[name].index_copy_(axis[name], ended, _select(state[name], axis[name], done))
-            iterations.index_fill_(0, ended, count)
+            for name in names:  # of all rows: those at work are written again later
+                final[name].index_copy_(axis[name], rows, state[name])
+            iterations.index_fill_(0, rows, count)
             state = {name: _select(value, axis[name], at_work) for name, value in state.items()}
             rows = rows.index_select(0, at_work)
     for name in names:

@@ -24,6 +24,7 @@ FIRST = 0.02  # length of the first step, in units of the landscape's scale: it 
 # are passed by. The second changes next to no label up to .3.
 GUIDED, ARRIVED = 0.6, 0.25
 WALL = 4.0  # times the fall foretold: a step that climbs by more, or to no number, tells nothing of where it began
+REVIEW = 4  # iterations from one look at what is seldom news to the next
 GROW, SHRINK = 1.7, 0.3  # longest step after an accepted and after a refused one, in units of that one
 ENERGY_NOISE = 18.0  # relative rounding error, in units of the last place, that a descent must tolerate at its end
 
@@ -34,8 +35,8 @@ class LBFGS:
 
     memory : number of (step, gradient change) pairs; up to d = 2 memory the whole inverse Hessian estimate is kept.
     max_iterations : evaluations a row may use.
-    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance times 1 + |x|, or times the
-        landscape's length scale where this is shorter.
+    step_tolerance : a row has converged when its quasi-Newton step is below step_tolerance times 1 + its distance from
+        the center, or times the landscape's length scale where this is shorter.
     single : descend in float32; what comes of it is to be polished in the energy's own precision.
     """
 
@@ -79,26 +80,25 @@ def relax(
     energy, x = working_copy(energy, x, config.single)
     known = None if known is None else known.to(x)
     n, d = x.shape
-    origin = x.new_zeros(d) if center is None else center.to(x)
-    reach = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(n)
     value, gradient = energy.value_and_gradient(x)
+    origin = x.new_zeros(d) if center is None else center.to(x)
+    reach = torch.as_tensor(radius, dtype=x.dtype, device=x.device)
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1)
     scale = first * reach / norm.clamp_min(torch.finfo(x.dtype).tiny)
+    ahead = scale * torch.cat([gradient.T, norm.square()[None], norm[None]])
     state: State = {
-        "point": torch.stack([x.T, gradient.T]),
-        "step": scale * gradient.T,
-        "line": torch.stack([value, scale * norm.square(), scale * norm]),
-        "scale": scale,
-        "updates": torch.zeros(n, dtype=torch.long, device=x.device),
-        "place": torch.cat([origin.expand(n, d).T, reach[None]]),
+        "rows": torch.cat([x.T, gradient.T, value[None], ahead, x.new_zeros(3, n)]),
         "status": torch.full((n,), int(Status.RUNNING), device=x.device),
     }
+    place = torch.cat([origin.expand(n, d), reach.expand(n)[:, None]], 1).T
+    if origin.ndim > 1 or reach.ndim > 0:
+        state["place"] = place
     if d <= 2 * config.memory:
         state["inverse"] = torch.eye(d, dtype=x.dtype, device=x.device)[:, :, None] * scale
     else:
         state |= {name: x.new_zeros(config.memory, d, n) for name in ("s", "y")}
-        state["rho"] = x.new_zeros(config.memory, n)
+        state |= {"rho": x.new_zeros(config.memory, n), "scale": scale}
     state["status"][~finite] = Status.NOT_FINITE
     state["status"][finite & (norm == 0)] = Status.CONVERGED
     if known is not None and known.has_models:
@@ -106,111 +106,146 @@ def relax(
     elif known is not None:
         state["due"] = torch.full_like(value, torch.inf)
 
-    def step(state: State) -> State:
-        return _step(energy, state, config, known)
-
+    descent = _Descent(energy, config, known, place[:, :1])
     axes = {name: part.ndim - 1 for name, part in state.items()}
-    ended = iterate(step, state, ("point", "line"), config.max_iterations, axes=axes, inference=True)
-    point, line = ended.pop("point"), ended.pop("line")
-    result = {"x": point[0].T.contiguous(), "energy": line[0].clone(), "gradient": point[1].T.contiguous()}
+    ended = iterate(descent.step, state, ("rows",), config.max_iterations, axes=axes, inference=True)
+    rows = ended.pop("rows")
+    result = {"x": rows[:d].T.contiguous(), "energy": rows[2 * d].clone(), "gradient": rows[d : 2 * d].T.contiguous()}
     number = torch.full_like(ended["status"], -1)
     if known is not None:
         number = torch.where(ended["status"] == Status.CAPTURED, known.numbers[known.nearest(result["x"])], number)
     return as_given(result | ended | {"number": number}, given)
 
 
-def _step(energy: Energy, state: State, config: LBFGS, known: KnownPoints | None) -> State:
-    """One evaluation of every row, at x - step.
+class _Descent:
+    """The iterations of one call, and what they share. young : whether a row at work has learnt nothing that counts."""
 
-    Rows come last, since sums over a short last axis cost several times as much. point (2, d, n) : x and gradient.
-    step (d, n). line (3, n) : energy, its fall along the step as the gradient foretells it, length of the step. place
-    (d + 1, n) : origin and radius. inverse (d, d, n), or s, y (m, d, n) and rho (m, n) : the estimate of the inverse
-    Hessian. due (n,) : without Hessians of known minima, how near to one a row is next told from it by a product.
-    """
-    point, place = state["point"], state["place"]
-    value, fall, length = state["line"].unbind()
-    trial = point[0] - state["step"]
-    trial_value, trial_gradient = evaluate(energy, trial.T)
-    there = torch.stack([trial, trial_gradient.T])
-    gain = value - trial_value
-    # Infinite values and gradients make the sum with nothing of them nan, and nan is above no bound.
-    finite = 0 * (gain + _dot(there[1], there[1]))
-    noise = ENERGY_NOISE * torch.finfo(gain.dtype).eps
-    accept = gain + finite >= torch.sub(SUFFICIENT_DECREASE * fall, value.abs(), alpha=noise)
-    new = state | {"point": there}
-    if not bool(accept.all()):
-        there = torch.where(gain + finite >= -WALL * fall, there, point)  # where nothing is learnt
-        new["point"] = torch.where(accept, there, point)
-        trial_value = torch.where(accept, trial_value, value)
-    _remember(new, accept, there - point)
+    def __init__(self, energy: Energy, config: LBFGS, known: KnownPoints | None, place: torch.Tensor) -> None:
+        self.energy, self.config, self.known, self.place = energy, config, known, place
+        self.noise = ENERGY_NOISE * torch.finfo(place.dtype).eps
+        self.count, self.young = 0, True
 
-    x, gradient = new["point"].unbind()
-    step = _inverse_times(new, gradient)
-    reached = None
-    if known is not None and known.has_models:
-        mismatch, by_model = known.compare(known.nearest(x.T), x.T, trial_value, gradient.T)
-        step = torch.where(mismatch < GUIDED, by_model.T, step)
-        reached = mismatch <= ARRIVED
-    elif known is not None:
-        row = (x.T, trial_value, gradient.T, place[-1], state["due"])
-        reached, new["due"] = known.reached_by_products(energy, *row)
-    new_fall, size = _dot(step, gradient), _dot(step, step).sqrt()
-    downhill = new_fall > 0
-    if not bool(downhill.all()):
-        # A matrix that rounding has spoilt: the gradient is left.
-        step = torch.where(downhill, step, new["scale"] * gradient)
-        new_fall, size = _dot(step, gradient), _dot(step, step).sqrt()
-    # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
-    away, radius = x - place[:-1], place[-1]
-    away = _dot(away, away).sqrt()
-    longest = torch.minimum(0.5 * torch.maximum(away, radius), torch.where(accept, GROW, SHRINK) * length)
-    cut = (longest / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-    new["step"] = cut * step
-    new["line"] = torch.stack([trial_value, cut * new_fall, cut * size])
+    def step(self, state: State) -> State:
+        """One evaluation of every row, at x - step.
 
-    tolerance = config.step_tolerance * torch.minimum(1 + _dot(x, x).sqrt(), radius)
-    # The first updates may know a stiff direction only, whose inverse curvature makes every step look small. A step
-    # that rounding has swallowed cannot be improved by shortening it further. Without a gradient nothing is left to do.
-    informed = new["updates"] >= min(config.memory, len(x))
-    small = torch.where(accept, size, 1e3 * SHRINK * length) <= tolerance
-    done = small & (informed | ~accept | (new_fall == 0))
-    status = state["status"].masked_fill(done, int(Status.CONVERGED))
-    if reached is not None:
-        status.masked_fill_(reached, int(Status.CAPTURED))
-    new["status"] = status.masked_fill_(away > 1e3 * radius, int(Status.DIVERGED))
-    return new
+        Rows come last, since sums over a short last axis cost several times as much. rows (3 d + 6, n) : x, gradient,
+        energy; step, the energy's fall along it as the gradient foretells it, its length; updates that counted; and
+        from the last review, how long a step may be and which is small. inverse (d, d, n), or s, y (m, d, n), rho
+        (m, n) and scale (n,) : the estimate of the inverse Hessian. place (d + 1, n) : origin and radius, where rows
+        have their own. due (n,) : without Hessians of known minima, how near to one a row is next told from it by a
+        product.
+        """
+        rows, d = state["rows"], self.energy.dim
+        point, (fall, length, updates) = rows[: 2 * d + 1], rows[3 * d + 1 : -2].unbind()
+        trial = rows[:d] - rows[2 * d + 1 : 3 * d + 1]
+        trial_value, trial_gradient = evaluate(self.energy, trial.T)
+        there = torch.cat([trial, trial_gradient.T, trial_value[None]])
+        change = there - point
+        curvature = _dot(change[:d], change[d:-1])
+        rise = torch.add(change[-1], curvature, alpha=0)  # nan, which is below no bound, where anything is not finite
+        accept = rise < torch.sub(self.noise * point[-1].abs(), fall, alpha=SUFFICIENT_DECREASE)
+        good = (rise < WALL * fall) & (1e-10 * fall < curvature)
+        point, new = torch.where(accept, there, point), dict(state)
+        self._remember(new, accept, good, change, curvature, updates)
+        # Only what an accepted step taught counts: a wall far off says nothing of the curvature here, and must not make
+        # a row believe that its steps are small because it has arrived.
+        updates = updates + (good & accept)
+
+        gradient, bounds = point[d:-1], rows[-2:]
+        step = _inverse_times(new, gradient)
+        if self.known is not None:
+            step = self._recognise(new, point, step)
+        if self.count % REVIEW == 0:
+            step, bounds = self._review(new, accept, point, step, length, updates)
+        self.count += 1
+        fall, square = _dot(torch.stack([gradient, step]), step).unbind()
+        size, (most, small) = square.sqrt(), bounds.unbind()
+        longest = torch.minimum(torch.where(accept, GROW * length, SHRINK * length), most)
+        ahead = torch.cat([step, fall[None], size[None]]) * (longest / size).clamp_max(1)
+        new["rows"] = torch.cat([point, ahead, updates[None], bounds])
+        # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
+        done = (size < small) & (min(self.config.memory, d) <= updates) & accept
+        new["status"] = new["status"].masked_fill(done, int(Status.CONVERGED))
+        return new
+
+    def _remember(
+        self,
+        state: State,
+        accept: torch.Tensor,
+        good: torch.Tensor,
+        change: torch.Tensor,
+        curvature: torch.Tensor,
+        updates: torch.Tensor,
+    ) -> None:
+        """Learn from the step s and the gradient's change y, in `change` (2 d + 1, n), whether or not the step was
+        accepted, on `good` rows, which saw positive curvature and no wall. Where an accepted one saw none, later steps
+        grow, so that a plateau is crossed and a runaway recognised."""
+        s, y = change[: self.energy.dim], change[self.energy.dim : -1]
+        if "inverse" in state:
+            # BFGS (1970): H - a b' - b a' with a = s / s.y and b = H y - (s.y + y.H y) a / 2.
+            inverse = state["inverse"]
+            along = (inverse * y).sum(1)
+            work = _dot(y, along)
+            if self.young:
+                # H is scaled until one has counted.
+                factor = torch.where(good & (updates == 0), curvature / work, 1.0)
+                inverse, along, work = inverse * factor, along * factor, work * factor
+            a = s / curvature
+            b = torch.addcmul(along, curvature + work, a, value=-0.5)
+            updated = torch.addcmul(inverse, a[:, None], b, value=-1).addcmul_(b[:, None], a, value=-1)
+            state["inverse"] = torch.where(good, updated, inverse * (1.0 + accept))
+        else:
+            state["scale"] = torch.where(good, curvature / _dot(y, y), state["scale"] * (1.0 + accept))
+            for name, latest in (("s", s), ("y", y), ("rho", 1 / curvature)):
+                state[name] = torch.where(good, torch.cat([state[name][1:], latest[None]]), state[name])
+
+    def _recognise(self, state: State, point: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """The steps (d, n), led by the Hessians of known minima near to these; status of rows that have come to one."""
+        assert self.known is not None
+        d = self.energy.dim
+        at, value, gradient = point[:d].T, point[-1], point[d:-1].T
+        if self.known.has_models:
+            mismatch, by_model = self.known.compare(self.known.nearest(at), at, value, gradient)
+            step, reached = torch.where(mismatch < GUIDED, by_model.T, step), mismatch < ARRIVED
+        else:
+            radius = state.get("place", self.place)[-1]
+            reached, due = self.known.reached_by_products(self.energy, at, value, gradient, radius, state["due"])
+            state["due"] = due
+        state["status"] = state["status"].masked_fill(reached, int(Status.CAPTURED))
+        return step
+
+    def _review(
+        self,
+        state: State,
+        accept: torch.Tensor,
+        point: torch.Tensor,
+        step: torch.Tensor,
+        length: torch.Tensor,
+        updates: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is seldom news: steps (d, n), and bounds (2, n) on a long and a small one; status of rows that end."""
+        d = self.energy.dim
+        gradient, place, status = point[d:-1], state.get("place", self.place), state["status"]
+        self.young = not bool(updates.all())
+        downhill = _dot(step, gradient) > 0
+        if not bool(downhill.all()):
+            # A matrix that rounding has spoilt: the gradient is left. Without one nothing is left to do.
+            steepest = gradient * (length / gradient.norm(dim=0).clamp_min(torch.finfo(length.dtype).tiny))
+            step = torch.where(downhill, step, steepest)
+            status = status.masked_fill((gradient == 0).all(0), int(Status.CONVERGED))
+        away, radius = point[:d] - place[:-1], place[-1]
+        far = _dot(away, away).sqrt()
+        small = self.config.step_tolerance * torch.minimum(1 + far, radius)
+        # A step that rounding has swallowed cannot be improved by shortening it further.
+        status = status.masked_fill(~accept & (1e3 * SHRINK * length < small), int(Status.CONVERGED))
+        state["status"] = status.masked_fill(far > 1e3 * radius, int(Status.DIVERGED))
+        # Half the landscape's scale at most; farther out half the distance, so that a runaway is soon recognised.
+        return step, torch.stack([0.5 * torch.maximum(far, radius), small])
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The products (..., n) of the columns of a and b (..., d, n)."""
     return (a * b).sum(-2)
-
-
-def _remember(state: State, accept: torch.Tensor, change: torch.Tensor) -> None:
-    """Learn from the step s and the gradient's change y, in `change` (2, d, n), on rows that saw positive curvature,
-    whether or not the step was accepted. Only what an accepted one taught counts as an update: a wall far off says
-    nothing of the curvature here, and must not make a row believe that its steps are small because it has arrived."""
-    s, y = change.unbind()
-    curvature = _dot(s, y)
-    s_square, y_square = _dot(change, change).unbind()
-    good = curvature > 1e-10 * (s_square * y_square).sqrt()
-    rho = good / curvature.clamp_min(torch.finfo(s.dtype).tiny)
-    # Where the energy falls without curving upwards the steps grow, so that a plateau is crossed and a runaway
-    # recognised.
-    scale = state["scale"]
-    state["scale"] = torch.where(good, curvature / y_square, torch.where(accept, 2 * scale, scale))
-    if "inverse" in state:
-        # BFGS (1970): H - a b' - b a' with a = s / s.y and b = H y - (s.y + y.H y) a / 2.
-        # H is scaled until one has counted.
-        inverse = state["inverse"] * (state["scale"] / scale).masked_fill_(good & (state["updates"] > 0), 1.0)
-        a = rho * s
-        along = (inverse * y).sum(1)
-        b = torch.addcmul(along, curvature + _dot(y, along), a, value=-0.5)
-        state["inverse"] = inverse.addcmul_(a[:, None], b, value=-1).addcmul_(b[:, None], a, value=-1)
-    else:
-        for name, latest in (("s", s), ("y", y), ("rho", rho)):
-            state[name] = torch.where(good, torch.cat([state[name][1:], latest[None]]), state[name])
-    state["updates"] = state["updates"] + (good & accept)
 
 
 def _inverse_times(state: State, gradient: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ class KnownPoints:
             return torch.cat([distances(self.symmetry, part, self.x).argmin(1) for part in y.split(rows)])
         center, shifted, half_square = self._shifted
         if len(y) * len(self) <= BLOCK:
-            return torch.addmm(half_square, y - center, shifted, alpha=-1).argmin(1)
+            return torch.addmm(half_square, shifted, (y - center).T, alpha=-1).min(0).indices
         return torch.cat([self.nearest(part) for part in y.split(max(1, BLOCK // len(self)))])
 
     @cached_property
@@ -71,15 +71,20 @@ class KnownPoints:
 
     @cached_property
     def _table(self) -> torch.Tensor:
-        """x_i, E_i, floor and radius in a row (k, d + 3)."""
-        return torch.cat([self.x, torch.stack([self.energy, self.floor, self.radius], 1)], 1)
+        """x_i, E_i, the rounding error of 2 E_i and the floor in a column (d + 3, k)."""
+        noise = 2 * NOISE * torch.finfo(self.x.dtype).eps * (1 + self.energy.abs())
+        return torch.cat([self.x.T, torch.stack([self.energy, noise, self.floor])])
+
+    @cached_property
+    def _has_balls(self) -> bool:
+        return bool((self.radius > 0).any())
 
     @cached_property
     def _shifted(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The mean c of the points; x_i - c, one a column; |x_i - c|^2 / 2."""
+        """The mean c of the points; x_i - c (k, d); |x_i - c|^2 / 2 (k, 1)."""
         center = self.x.mean(0)
         shifted = self.x - center
-        return center, shifted.T.contiguous(), 0.5 * shifted.square().sum(1)
+        return center, shifted, 0.5 * shifted.square().sum(1, keepdim=True)
 
     def recognise(
         self, y: torch.Tensor, energy: torch.Tensor, gradient: torch.Tensor, tolerance: float = TOLERANCE
@@ -104,22 +109,25 @@ class KnownPoints:
             blocks = zip(at.split(rows), y.split(rows), energy.split(rows), gradient.split(rows), strict=True)
             found = [self.compare(*block) for block in blocks]
             return torch.cat([mismatch for mismatch, _ in found]), torch.cat([step for _, step in found])
-        # Few operations, since their number is what a small batch waits for.
-        point = self._table.index_select(0, at)
-        x, (level, floor, radius) = point[:, :d], point[:, d:].unbind(1)
-        away = y - x if self.symmetry is None else self.symmetry.difference(y, x)
+        # Few operations, since their number is what a small batch waits for. Rows are last where the axis before is
+        # summed.
+        point = self._table.index_select(1, at)
+        x, (level, noise, floor) = point[:d], point[d:].unbind()
+        away = y.T - x if self.symmetry is None else self.symmetry.difference(y, x.T).T
+        inside = (away * away).sum(0) < self.radius[at].square() if self._has_balls else None
         if not self.has_models:
-            return torch.where((away * away).sum(1) < radius * radius, 0.0, torch.inf).to(y), gradient
+            reached = torch.zeros_like(at, dtype=torch.bool) if inside is None else inside
+            return torch.where(reached, 0.0, torch.inf).to(y), gradient
         maps = self.maps.index_select(0, at).view(3 * n, d, d)
-        mapped = torch.bmm(maps, torch.stack([away, gradient, gradient], 1).view(3 * n, d, 1))
-        u, w, step = mapped.view(n, 3, d).unbind(1)
-        off, limit = w - u, torch.finfo(y.dtype)
-        products = torch.stack([away * away, away * gradient, u * u, off * off]).sum(2)
-        distance, work, size, error = products.unbind()
-        size.clamp_min_(limit.tiny)
+        mapped = torch.bmm(maps, torch.stack([away.T, gradient, gradient], 1).view(3 * n, d, 1))
+        u, w, step = mapped.view(n, 3, d).permute(1, 2, 0).contiguous().unbind()
+        off = w - u
+        products = torch.stack([away, u, off]) * torch.stack([gradient.T, u, off])
+        work, size, error = products.sum(1).unbind()
         missed = (error.sqrt() - floor) / size.sqrt()
-        rise = torch.add(energy - level, work, alpha=-0.5).abs() - NOISE * limit.eps * (1 + level.abs())
-        return torch.maximum(missed, 2 * rise / size).masked_fill_(distance < radius * radius, 0), step
+        rise = torch.sub(work, energy - level, alpha=2).abs() - noise
+        mismatch = torch.maximum(missed, rise / size)
+        return mismatch if inside is None else mismatch.masked_fill_(inside, 0), step.T
 
     def reached_by_products(
         self,

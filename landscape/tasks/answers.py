@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-FORMAT = 8  # of the keys: one more when an operation changes what it computes
+FORMAT = 9  # of the keys: one more when an operation changes what it computes
 
 
 @dataclass(frozen=True, eq=False)
