@@ -175,11 +175,12 @@ class Energy:
         """E(x) and grad E(x), (n,) and (n, d), for the price of one gradient."""
         points = self._points(x)
         self.evaluations.gradient += len(points)
-        parts = points.split(self.gradient_chunk) if len(points) > self.gradient_chunk else (points,)
-        values, gradients = zip(*[self._value_and_gradient(part) for part in parts], strict=True)
-        if len(parts) == 1:
-            return self._like(x, values[0]), self._like(x, gradients[0])
-        return self._like(x, torch.cat(values)), self._like(x, torch.cat(gradients))
+        if len(points) <= self.gradient_chunk:
+            value, gradient = self._value_and_gradient(points)
+        else:
+            parts = [self._value_and_gradient(part) for part in points.split(self.gradient_chunk)]
+            value, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
+        return self._like(x, value), self._like(x, gradient)
 
     def _value_and_gradient(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         closed_form = getattr(self.function, "closed_form_gradient", None)

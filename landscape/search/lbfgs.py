@@ -118,12 +118,12 @@ def relax(
 
 
 class _Descent:
-    """The iterations of one call, and what they share. young : whether a row at work has learnt nothing that counts."""
+    """The iterations of one call, and what they share. least : number of updates that every row at work has."""
 
     def __init__(self, energy: Energy, config: LBFGS, known: KnownPoints | None, place: torch.Tensor) -> None:
         self.energy, self.config, self.known, self.place = energy, config, known, place
         self.noise = ENERGY_NOISE * torch.finfo(place.dtype).eps
-        self.count, self.young = 0, True
+        self.count, self.least = 0, 0.0
 
     def step(self, state: State) -> State:
         """One evaluation of every row, at x - step.
@@ -163,8 +163,10 @@ class _Descent:
         longest = torch.minimum(torch.where(accept, GROW * length, SHRINK * length), most)
         ahead = torch.cat([step, fall[None], size[None]]) * (longest / size).clamp_max(1)
         new["rows"] = torch.cat([point, ahead, updates[None], bounds])
-        # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
-        done = (size < small) & (min(self.config.memory, d) <= updates) & accept
+        done = (size < small) & accept
+        if self.least < (enough := min(self.config.memory, d)):
+            # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
+            done &= enough <= updates
         new["status"] = new["status"].masked_fill(done, int(Status.CONVERGED))
         return new
 
@@ -186,7 +188,7 @@ class _Descent:
             inverse = state["inverse"]
             along = (inverse * y).sum(1)
             work = _dot(y, along)
-            if self.young:
+            if self.least < 1:
                 # H is scaled until one has counted.
                 factor = torch.where(good & (updates == 0), curvature / work, 1.0)
                 inverse, along, work = inverse * factor, along * factor, work * factor
@@ -226,7 +228,7 @@ class _Descent:
         """What is seldom news: steps (d, n), and bounds (2, n) on a long and a small one; status of rows that end."""
         d = self.energy.dim
         gradient, place, status = point[d:-1], state.get("place", self.place), state["status"]
-        self.young = not bool(updates.all())
+        self.least = updates.amin().item()
         downhill = _dot(step, gradient) > 0
         if not bool(downhill.all()):
             # A matrix that rounding has spoilt: the gradient is left. Without one nothing is left to do.

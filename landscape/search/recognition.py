@@ -104,7 +104,7 @@ class KnownPoints:
         function with the gradients at x_i and y. It is 0 within `radius`; nan where energy or gradient are not finite.
         """
         n, d = y.shape
-        rows = max(1, BLOCK // max(1, self.maps[0].numel()))
+        rows = max(1, BLOCK // max(1, self.maps.shape[1:].numel()))
         if n > rows:
             blocks = zip(at.split(rows), y.split(rows), energy.split(rows), gradient.split(rows), strict=True)
             found = [self.compare(*block) for block in blocks]
