@@ -19,6 +19,7 @@ SECOND = 7  # and in many dimensions one row in so many next: descents are long 
 # Dimensions beyond which minima are recognised by products, and first steps measured by the diagonal of the cube, as
 # the distances to minima are. The steps of a known minimum's model would lead from afar into the basin of another one:
 # a quarter of all rows in 128 dimensions, a twentieth in 32.
+STRAGGLERS = 0.125  # part of those that go on with the next, rather than hold these up
 MANY = 50
 
 
@@ -48,34 +49,45 @@ class Descents:
             turn = np.minimum(np.arange(len(x)) % SAMPLE, 1)
             if self.many:
                 turn[(turn > 0) & (np.arange(len(x)) % SECOND > 0)] = 2
-            for rows in [turn == k for k in np.unique(turn)]:
-                number[rows], status[rows] = self._to_minima(x[torch.as_tensor(rows, device=x.device)], count)
+            x, last = x.clone(), turn.max()
+            for k in range(last + 1):
+                rows = np.flatnonzero(turn == k)
+                at, leave = torch.as_tensor(rows, device=x.device), STRAGGLERS if k < last else 0.0
+                number[rows], status[rows], x[at] = self._to_minima(x[at], count, leave)
+                turn[rows[(status[rows] == Status.UNFINISHED) & (k < last)]] += 1
             return number, status
-        return self._to_minima(x, count)
+        return self._to_minima(x, count)[:2]
 
-    def _to_minima(self, x: torch.Tensor, count: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _to_minima(
+        self, x: torch.Tensor, count: bool, leave: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """Also where each row's last descent ended (n, d). leave : see `relax`."""
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
+        ends = x.clone()
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
             known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers(), models=not self.many)
             first = FIRST * (self.energy.dim**0.5 if self.many else 1.0)
-            ended = relax(self.energy, x, self.radius, self.options, center=self.center, first=first, known=known)
+            ended = relax(
+                self.energy, x, self.radius, self.options, center=self.center, first=first, known=known, leave=leave
+            )
+            ends[torch.as_tensor(rows, device=x.device)] = ended["x"]
             at = self.settle(ended, count)
             status[rows], number[rows] = ended["status"].cpu().numpy(), at
             rows, at = rows[at >= 0], at[at >= 0]
             found = self.catalogue.points()
             flat = found.degenerate[at]
             status[rows[flat]] = Status.DEGENERATE
-            leave = (found.index[at] > 0) | (flat & ~pushed[rows])
-            if not leave.any():
+            unstable = (found.index[at] > 0) | (flat & ~pushed[rows])
+            if not unstable.any():
                 break
             pushed[rows[flat]] = True
-            rows, at = rows[leave], at[leave]
+            rows, at = rows[unstable], at[unstable]
             x = self._push_off(at)
             status[rows], number[rows] = Status.UNFINISHED, -1
-        return number, status
+        return number, status, ends
 
     def settle(self, ended: State, count: bool = False) -> np.ndarray:
         """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""

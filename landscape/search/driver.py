@@ -67,6 +67,7 @@ def iterate(
     *,
     axes: Mapping[str, int] | None = None,
     inference: bool = False,
+    leave: int = 0,
 ) -> State:
     """Run `step` until every row has a status or the limit is reached.
 
@@ -75,7 +76,7 @@ def iterate(
     step : one iteration on all rows still at work; it may finish rows by setting their `status`.
     state : the initial state; rows that already carry a status are returned as they are.
     outputs : names of the entries to return (`status` and `iterations` always come with them).
-    max_iterations : a row that is RUNNING after so many steps becomes UNFINISHED.
+    max_iterations, leave : rows that are RUNNING after so many steps, or when no more than so many are, are UNFINISHED.
     observe : called after each step with the original row numbers at work and the state (for recorded paths).
     axes : of entries whose rows are not the first axis, the number of the axis.
     inference : run in torch's inference mode, in which a tensor operation costs a sixth less. The step then evaluates
@@ -87,9 +88,9 @@ def iterate(
     """
     axis = defaultdict(int, axes or {})
     if not inference:
-        return _loop(step, state, outputs, max_iterations, observe, axis)
+        return _loop(step, state, outputs, max_iterations, observe, axis, leave)
     with torch.inference_mode():
-        ended = _loop(step, state, outputs, max_iterations, observe, axis)
+        ended = _loop(step, state, outputs, max_iterations, observe, axis, leave)
     return {name: part.clone() for name, part in ended.items()}  # ordinary tensors again
 
 
@@ -106,6 +107,7 @@ def _loop(
     max_iterations: int,
     observe: Callable[[torch.Tensor, State], None] | None,
     axis: Mapping[str, int],
+    leave: int,
 ) -> State:
     names = {*outputs, "status"}
     final = {name: state[name].clone() for name in names}
@@ -115,10 +117,11 @@ def _loop(
     rows = torch.nonzero(state["status"] == running)[:, 0]
     if len(rows) < n:
         state = {name: _select(value, axis[name], rows) for name, value in state.items()}
+    done = 0
     for count in range(1, max_iterations + 1):
-        if len(rows) == 0:
+        if len(rows) <= leave:
             break
-        state = step(state)
+        state, done = step(state), count
         if observe is not None:
             observe(rows, state)
         # Positions, not masks: a mask would be searched again for every entry.
@@ -132,7 +135,7 @@ def _loop(
     for name in names:
         final[name].index_copy_(axis[name], rows, state[name])
     final["status"][rows] = Status.UNFINISHED
-    iterations[rows] = max_iterations
+    iterations[rows] = done
     return final | {"iterations": iterations}
 
 

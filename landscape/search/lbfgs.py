@@ -60,6 +60,7 @@ def relax(
     center: torch.Tensor | None = None,
     first: float = FIRST,
     known: KnownPoints | None = None,
+    leave: float = 0.0,
 ) -> State:
     """Descend from every row of `x` (n, d) to a point with zero gradient.
 
@@ -70,7 +71,8 @@ def relax(
     a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
     and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row) is DIVERGED. `first` :
     length of the first step, in units of R. `known` : minima. Rows that come to one of them are CAPTURED there, and the
-    last of their way is led by its Hessian; nothing is evaluated for it.
+    last of their way is led by its Hessian; nothing is evaluated for it. `leave` : part of the rows that is UNFINISHED
+    when the others have ended: a few stragglers take as many calls as all others.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,), and number (n,):
     that of the known minimum where a row is CAPTURED, else -1.
@@ -108,7 +110,8 @@ def relax(
 
     descent = _Descent(energy, config, known, place[:, :1])
     axes = {name: part.ndim - 1 for name, part in state.items()}
-    ended = iterate(descent.step, state, ("rows",), config.max_iterations, axes=axes, inference=True)
+    left = int(leave * n)
+    ended = iterate(descent.step, state, ("rows",), config.max_iterations, axes=axes, inference=True, leave=left)
     rows = ended.pop("rows")
     result = {"x": rows[:d].T.contiguous(), "energy": rows[2 * d].clone(), "gradient": rows[d : 2 * d].T.contiguous()}
     number = torch.full_like(ended["status"], -1)
