@@ -36,6 +36,7 @@ DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
 MIN_EFFECTIVE = 200  # effective draws below which there is no result
 MAX_RELATIVE = 0.25  # standard error of a log mass above which the state has no number
+LEAST_HITS = 10  # labelled draws in a state below which it has none: what is guessed elsewhere shows only where asked
 VISIBLE = 0.5  # part of the target error: rarer states may stay without a number
 MAX_LOST = 0.05  # share of the mass in no known basin above which the weights mean nothing
 GUIDING = 0.1  # effective draws a draw above which a mixture is one for chains to propose from
@@ -133,6 +134,7 @@ class _Estimate:
         self.rounds: list[LabelledDraws] = []
         self.spent, self.wanted = 0.0, 0.0  # parts of the budget: so far, and in all by the present errors
         self.asked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # labelled draws, labels, log weights
+        self.hits = np.zeros(len(wells.x), int)  # labelled draws in each state
         self.neighbours: Neighbours | None = None
 
     def extend(self) -> ExactResult:
@@ -194,6 +196,7 @@ class _Estimate:
         The draws to come are independent of these, so that the estimate stays without bias.
         """
         known = label >= 0
+        self.hits += np.bincount(label[known], minlength=len(self.hits))
         self.asked.append((x.numpy()[known], label[known], log_weights[known]))
         points, labels, log_u = (np.concatenate(part) for part in zip(*self.asked, strict=True))
         if len(labels) < LEAST:
@@ -212,7 +215,7 @@ class _Estimate:
         share, error = masses.share[:n], masses.share_se[:n]
         matters, visible = (~(share + 3 * error < part * options.target_se) for part in (1, VISIBLE))
         beyond = np.array([share_beyond(log_w[self.draws.guess == i]) for i in range(n)])
-        known = (beyond <= MAX_RELATIVE) & (masses.log_z_se[:n] <= MAX_RELATIVE)
+        known = (beyond <= MAX_RELATIVE) & (masses.log_z_se[:n] <= MAX_RELATIVE) & (self.hits >= LEAST_HITS)
         lost = masses.share[n] > MAX_LOST + 3 * masses.share_se[n]
         reason = self._distrust(effective, share_beyond(log_w), lost, np.flatnonzero(matters & ~known))
         trusted = not reason
@@ -223,7 +226,8 @@ class _Estimate:
                 "allow more draws, evaluations and labels"
             )
         limits = np.where(matters, options.relative_se, MAX_RELATIVE)
-        excess = np.concatenate([error / options.target_se, (masses.log_z_se[:n] / limits)[visible]])
+        relative = np.where(self.hits < LEAST_HITS, np.inf, masses.log_z_se[:n] / limits)
+        excess = np.concatenate([error / options.target_se, relative[visible]])
         worst = float(excess.max(initial=0)) if np.isfinite(excess).all() else np.inf  # a mass may not be known yet
         self.wanted = self.spent * min(MARGIN * worst**LEARNING, AT_MOST)
         self.finished = self.spent >= 1 or (precise and worst <= 1)
