@@ -54,6 +54,25 @@ def test_rows_that_arrive_with_a_status_are_returned_as_they_are() -> None:
     assert ended["iterations"].tolist() == [0, 1]
 
 
+def test_the_last_rows_may_be_left_unfinished() -> None:
+    ended = iterate(countdown, running([3, 9, 1, 7]), ("left",), 20, leave=2)
+    assert ended["status"].tolist() == [Status.CONVERGED, Status.UNFINISHED, Status.CONVERGED, Status.UNFINISHED]
+    assert ended["left"].tolist() == [0, 6, 0, 4] and ended["iterations"].tolist() == [3, 3, 1, 3]
+
+
+def test_a_part_of_the_descents_may_be_left_on_its_way() -> None:
+    """The others end as they do anyway, and those left have gone as far as the last of them."""
+    energy, x = triple_well(), uniform(40, -2, 2)
+    whole, part = relax(energy, x, 2.0), relax(energy, x, 2.0, leave=0.25)
+    left = part["status"] == Status.UNFINISHED
+    assert 0 < left.sum() <= 10
+    for name in ("x", "energy", "iterations"):
+        assert torch.equal(part[name][~left], whole[name][~left])
+    last = part["iterations"][~left].max()
+    assert (part["iterations"][left] == last).all() and (whole["iterations"][left] > last).all()
+    assert (part["energy"][left] < energy.value(x[left])).all()
+
+
 def test_no_rows() -> None:
     assert iterate(countdown, running([]), ("left",), 5)["status"].shape == (0,)
     assert relax(triple_well(), torch.zeros(0, 2, dtype=torch.float64), 1.0)["x"].shape == (0, 2)
