@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from landscape import __version__
+from landscape.cli.process import alone
 from landscape.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ example:
 # Flags that make no sense when a file is described.
 OTHERS = ("triple-well", "spirals")
 MAKING = ("noise", "split", "seed", "emission_seed", "sequences", "length", "output")
+
+
+def command() -> int:
+    """The program `nld`."""
+    return alone(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -387,4 +393,4 @@ def _label_frames(data: SequenceData) -> dict[str, int] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

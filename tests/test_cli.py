@@ -451,6 +451,20 @@ def test_potentials_are_listed_without_torch() -> None:
         assert f"potential:{name}" in done.stdout and info.text in done.stdout
 
 
+def test_a_program_keeps_the_collector_out_of_its_way() -> None:
+    """The exit code is main's, also when it raises; the library alone leaves the collector as it was."""
+    code = (
+        "import gc, landscape.cli.process as process\nbefore = gc.get_threshold()\n"
+        "print(process.alone(lambda: 3), gc.get_threshold()[0] > before[0], gc.get_freeze_count() > 0)\n"
+        "process.alone(lambda: 1 / 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", "True", "True"] and "ZeroDivisionError" in done.stderr and done.returncode == 1
+    code = "import gc\nbefore = gc.get_threshold()\nimport landscape.cli\nprint(gc.get_threshold() == before)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True"]
+
+
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,10 +8,16 @@ import traceback
 from collections.abc import Sequence
 
 from landscape.cli.arguments import parse
+from landscape.cli.process import alone
 from landscape.cli.terminal import emit
 from landscape.errors import EnergyError, LandscapeError, left
 
 TRACEBACK = "LANDSCAPE_TRACEBACK"  # set to 1, it shows where an unexpected error came from
+
+
+def command() -> int:
+    """The program `landscape`."""
+    return alone(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from landscape.cli import main
+from landscape.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
