@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from landscape import __version__
-from landscape.cli.process import alone
 from landscape.errors import LandscapeError, UsageError
+from landscape.process import alone
 
 if TYPE_CHECKING:
     from nld_models.data import SequenceData

@@ -454,7 +454,7 @@ def test_potentials_are_listed_without_torch() -> None:
 def test_a_program_keeps_the_collector_out_of_its_way() -> None:
     """The exit code is main's, also when it raises; the library alone leaves the collector as it was."""
     code = (
-        "import gc, landscape.cli.process as process\nbefore = gc.get_threshold()\n"
+        "import gc, landscape.process as process\nbefore = gc.get_threshold()\n"
         "print(process.alone(lambda: 3), gc.get_threshold()[0] > before[0], gc.get_freeze_count() > 0)\n"
         "process.alone(lambda: 1 / 0)"
     )

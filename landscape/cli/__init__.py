@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Sequence
 
 from landscape.cli.arguments import parse
-from landscape.cli.process import alone
 from landscape.cli.terminal import emit
 from landscape.errors import EnergyError, LandscapeError, left
+from landscape.process import alone
 
 TRACEBACK = "LANDSCAPE_TRACEBACK"  # set to 1, it shows where an unexpected error came from
 
