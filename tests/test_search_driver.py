@@ -255,6 +255,36 @@ def test_energies_that_fall_without_end_diverge_soon(function) -> None:
     assert ended["iterations"].max() < 100
 
 
+def test_wells_beyond_the_bound_are_divergence_whenever_they_are_met() -> None:
+    """Steps grow by 1.7, so that a row passes 1000 R and comes to rest within few iterations."""
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    for place, status in ((900.0, Status.CONVERGED), (1500.0, Status.DIVERGED), (2000.0, Status.DIVERGED)):
+        ended = relax(Energy(lambda x, m=place: 1e-3 * (x[:, 0] - m) ** 2, 1), x, 1.0)
+        assert set(ended["status"].tolist()) == {int(status)}
+
+
+def test_a_bottomless_hole_is_no_energy() -> None:
+    """E = -inf beyond x = -1 is refused as nan is."""
+    energy = Energy(lambda x: torch.where(x[:, 0] < -1, -torch.inf, x[:, 0] ** 2 + x[:, 0]), 1)
+    ended = relax(energy, torch.tensor([[0.5], [3.0]], dtype=torch.float64), 20.0)
+    assert ended["energy"].isfinite().all()
+    torch.testing.assert_close(ended["x"], torch.full((2, 1), -0.5, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dim", [3, 8, 20])
+def test_nothing_is_asked_of_points_that_are_no_numbers(dim: int) -> None:
+    """A row that comes upon the minimum exactly, before it knows anything of its curvature."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        assert not x.isnan().any()
+        return 0.5 * (x * x).sum(1)
+
+    start = torch.zeros(1, dim, dtype=torch.float64)
+    start[0, 0] = 3 / 64
+    ended = relax(Energy(function, dim), start, 0.78125)
+    assert ended["status"].tolist() == [Status.CONVERGED] and ended["x"].abs().max() < 1e-50
+
+
 def test_start_without_a_finite_energy_is_not_finite_and_leaves_the_others_alone() -> None:
     energy = Energy(MullerBrown(), 2)
     x = torch.tensor([[200.0, 200.0], [0.5, 0.1]], dtype=torch.float64)

@@ -139,6 +139,18 @@ def test_points_of_other_index_are_not_merged() -> None:
     assert sorted(catalogue.points().index.tolist()) == [0, 1]
 
 
+def test_a_flat_spectrum_in_many_dimensions_is_not_degenerate() -> None:
+    """E = sum_i k_i x_i^2 / 2 with k = 2e-5 and 999 times 1: a ratio of 2e-5, although |H| is 32 times its largest
+    eigenvalue. x^4 is degenerate in many dimensions too."""
+    k = torch.ones(1000, dtype=torch.float64)
+    k[0] = 2e-5
+    cases = ((lambda x: 0.5 * (k * x * x).sum(1), 1000, False), (lambda x: (x**4).sum(1), 300, True))
+    for function, dim, degenerate in cases:
+        catalogue = Catalogue(Energy(function, dim))
+        catalogue.add(torch.full((1, dim), 1e-3, dtype=torch.float64))
+        assert catalogue.points().degenerate.tolist() == [degenerate]
+
+
 def test_copies_of_a_known_point_are_not_polished_again() -> None:
     """They cost their energies; a point that is only near, or a copy that is not, is polished."""
     energy = Energy(TripleWell(), 2)

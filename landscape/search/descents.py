@@ -16,10 +16,10 @@ CLIMB = 1e-3  # a polish may raise the energy by this part of 1 + |E|
 FAR_BELOW = 1e3  # a runaway has fallen this many energy spans below the lowest minimum
 SAMPLE = 28  # where nothing is known, one row in so many goes first: the others know what these find
 SECOND = 7  # and in many dimensions one row in so many next: descents are long there, and known minima cut them short
+STRAGGLERS = 0.125  # part of those that go on with the next, rather than hold these up
 # Dimensions beyond which minima are recognised by products, and first steps measured by the diagonal of the cube, as
 # the distances to minima are. The steps of a known minimum's model would lead from afar into the basin of another one:
 # a quarter of all rows in 128 dimensions, a twentieth in 32.
-STRAGGLERS = 0.125  # part of those that go on with the next, rather than hold these up
 MANY = 50
 
 
@@ -53,18 +53,18 @@ class Descents:
             for k in range(last + 1):
                 rows = np.flatnonzero(turn == k)
                 at, leave = torch.as_tensor(rows, device=x.device), STRAGGLERS if k < last else 0.0
-                number[rows], status[rows], x[at] = self._to_minima(x[at], count, leave)
-                turn[rows[(status[rows] == Status.UNFINISHED) & (k < last)]] += 1
+                number[rows], status[rows], x[at], left = self._to_minima(x[at], count, leave)
+                turn[rows[left]] += 1
             return number, status
         return self._to_minima(x, count)[:2]
 
     def _to_minima(
         self, x: torch.Tensor, count: bool, leave: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-        """Also where each row's last descent ended (n, d). leave : see `relax`."""
+    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor, np.ndarray]:
+        """Also where each row's last descent ended (n, d), and whether it was left behind (n,). leave : see `relax`."""
         number = np.full(len(x), -1)
         status = np.full(len(x), int(Status.UNFINISHED))
-        ends = x.clone()
+        ends, left = x.clone(), np.zeros(len(x), bool)
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
@@ -74,6 +74,8 @@ class Descents:
                 self.energy, x, self.radius, self.options, center=self.center, first=first, known=known, leave=leave
             )
             ends[torch.as_tensor(rows, device=x.device)] = ended["x"]
+            behind = (ended["status"] == Status.UNFINISHED) & (ended["iterations"] < self.options.max_iterations)
+            left[rows] = behind.cpu().numpy()
             at = self.settle(ended, count)
             status[rows], number[rows] = ended["status"].cpu().numpy(), at
             rows, at = rows[at >= 0], at[at >= 0]
@@ -87,7 +89,7 @@ class Descents:
             rows, at = rows[unstable], at[unstable]
             x = self._push_off(at)
             status[rows], number[rows] = Status.UNFINISHED, -1
-        return number, status, ends
+        return number, status, ends, left
 
     def settle(self, ended: State, count: bool = False) -> np.ndarray:
         """Polish the rows of a descent: their catalogue numbers, -1 for none. Corrects `ended["status"]` in place."""

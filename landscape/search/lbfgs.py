@@ -68,11 +68,12 @@ def relax(
     so that an iteration costs exactly one evaluation a row at work. A refused step teaches too: the next one is taken
     anew with what the gradient at its end says of the curvature, at most SHRINK times as long (after an accepted one
     GROW times): small wells are not leapt out of, and a long way is gone in growing steps. `radius` (a number, or one
-    a row) is the length scale R of the landscape: no step exceeds R / 2 (half the distance from `center`, farther out),
-    and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row) is DIVERGED. `first` :
-    length of the first step, in units of R. `known` : minima. Rows that come to one of them are CAPTURED there, and the
-    last of their way is led by its Hessian; nothing is evaluated for it. `leave` : part of the rows that is UNFINISHED
-    when the others have ended: a few stragglers take as many calls as all others.
+    a row) is the length scale R of the landscape: no step but the first exceeds R / 2 (half the distance from `center`,
+    farther out), and a row farther than 1e3 R from `center` (the origin by default; one point, or one a row) is
+    DIVERGED. `first` : length of the first step, in units of R. `known` : minima. Rows that come to one of them are
+    CAPTURED there, and the last of their way is led by its Hessian; nothing is evaluated for it. `leave` : part of the
+    rows that is UNFINISHED when the others have ended: a few stragglers take as many calls as all others. Which rows
+    these are depends on those that descend with them, in one block of the task.
 
     Returns a dict of tensors: x (n, d), energy (n,), gradient (n, d), status (n,), iterations (n,), and number (n,):
     that of the known minimum where a row is CAPTURED, else -1.
@@ -114,6 +115,9 @@ def relax(
     ended = iterate(descent.step, state, ("rows",), config.max_iterations, axes=axes, inference=True, leave=left)
     rows = ended.pop("rows")
     result = {"x": rows[:d].T.contiguous(), "energy": rows[2 * d].clone(), "gradient": rows[d : 2 * d].T.contiguous()}
+    # Between two reviews a row may have come to rest far out.
+    far = (result["x"] - origin).norm(dim=1) > 1e3 * reach
+    ended["status"] = ended["status"].masked_fill(finite & far, int(Status.DIVERGED))
     number = torch.full_like(ended["status"], -1)
     if known is not None:
         number = torch.where(ended["status"] == Status.CAPTURED, known.numbers[known.nearest(result["x"])], number)
@@ -125,7 +129,7 @@ class _Descent:
 
     def __init__(self, energy: Energy, config: LBFGS, known: KnownPoints | None, place: torch.Tensor) -> None:
         self.energy, self.config, self.known, self.place = energy, config, known, place
-        self.noise = ENERGY_NOISE * torch.finfo(place.dtype).eps
+        self.noise, self.tiny = ENERGY_NOISE * torch.finfo(place.dtype).eps, torch.finfo(place.dtype).tiny
         self.count, self.least = 0, 0.0
 
     def step(self, state: State) -> State:
@@ -145,7 +149,8 @@ class _Descent:
         there = torch.cat([trial, trial_gradient.T, trial_value[None]])
         change = there - point
         curvature = _dot(change[:d], change[d:-1])
-        rise = torch.add(change[-1], curvature, alpha=0)  # nan, which is below no bound, where anything is not finite
+        # nan, which is below no bound, where anything is not finite
+        rise = torch.add(change[-1], curvature + change[-1], alpha=0)
         accept = rise < torch.sub(self.noise * point[-1].abs(), fall, alpha=SUFFICIENT_DECREASE)
         good = (rise < WALL * fall) & (1e-10 * fall < curvature)
         point, new = torch.where(accept, there, point), dict(state)
@@ -164,7 +169,8 @@ class _Descent:
         fall, square = _dot(torch.stack([gradient, step]), step).unbind()
         size, (most, small) = square.sqrt(), bounds.unbind()
         longest = torch.minimum(torch.where(accept, GROW * length, SHRINK * length), most)
-        ahead = torch.cat([step, fall[None], size[None]]) * (longest / size).clamp_max(1)
+        cut = (longest / size.clamp_min(self.tiny)).clamp_max(1)
+        ahead = cut * torch.cat([step, fall[None], size[None]])
         new["rows"] = torch.cat([point, ahead, updates[None], bounds])
         done = (size < small) & accept
         if self.least < (enough := min(self.config.memory, d)):
@@ -235,7 +241,7 @@ class _Descent:
         downhill = _dot(step, gradient) > 0
         if not bool(downhill.all()):
             # A matrix that rounding has spoilt: the gradient is left. Without one nothing is left to do.
-            steepest = gradient * (length / gradient.norm(dim=0).clamp_min(torch.finfo(length.dtype).tiny))
+            steepest = gradient * (length / gradient.norm(dim=0).clamp_min(self.tiny))
             step = torch.where(downhill, step, steepest)
             status = status.masked_fill((gradient == 0).all(0), int(Status.CONVERGED))
         away, radius = point[:d] - place[:-1], place[-1]

@@ -78,11 +78,11 @@ def lowest_modes(product: Product, points: torch.Tensor, dim: int, options: Mode
     return Modes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def curvature_norm(product: Product, points: torch.Tensor, dim: int) -> torch.Tensor:
-    """An estimate (n,) of the Frobenius norm of the matrices at n points, from one product each: sqrt(d) |H r| for a
-    random unit vector r, whose square has the mean |H|^2."""
+def mean_curvature(product: Product, points: torch.Tensor, dim: int) -> torch.Tensor:
+    """An estimate (n,) of the root mean square of the eigenvalues at n points, from one product each: |H r| for a
+    random unit vector r, whose square has the mean |H|^2 / d. It never exceeds the largest of them."""
     direction = _fixed_direction(torch.zeros(len(points), dim, dtype=points.dtype, device=points.device), 0)
-    return dim**0.5 * product(points, direction).norm(dim=1)
+    return product(points, direction).norm(dim=1)
 
 
 def ritz_pairs(

@@ -15,7 +15,7 @@ from landscape.energy import Energy, ParticleSymmetry
 from landscape.energy.modulo import eigh_modulo
 from landscape.search.driver import State, Status, iterate
 from landscape.search.krylov import polish_by_products
-from landscape.search.modes import ModeOptions, curvature_norm
+from landscape.search.modes import ModeOptions, mean_curvature
 from landscape.tasks.task import matrix_doubles, task
 
 DEGENERATE_X = 5e-3  # degenerate points within this (1 + |x|), at equal energy, are one: both sides of a quartic one
@@ -345,7 +345,9 @@ class Catalogue:
         return numbers
 
     def _nearby_curvature(self, x: torch.Tensor, hessian: np.ndarray) -> np.ndarray:
-        """Norm of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero.
+        """Size of the Hessian a little way off, by which a Hessian that vanishes as a whole (x^4) is known as zero: its
+        norm, without Hessians the root mean square of its eigenvalues, since the norm of a flat spectrum is far larger
+        than any of them in many dimensions.
 
         Where translations are declared the way leads to a copy, which has the same Hessian.
         """
@@ -353,7 +355,8 @@ class Catalogue:
         if not len(x) or (isinstance(symmetry, ParticleSymmetry) and symmetry.translation):
             return np.linalg.norm(hessian, axis=(1, 2))
         offset = NEARBY * (1 + x.norm(dim=1, keepdim=True)) / x.shape[1] ** 0.5
-        size = curvature_norm(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])
+        size = mean_curvature(self.energy.hvp, torch.cat([x - offset, x + offset]), x.shape[1])
+        size = size if self.energy.matrix_free else x.shape[1] ** 0.5 * size
         return size.nan_to_num(0.0, 0.0).reshape(2, -1).amax(0).cpu().numpy()
 
     def _append(self, **row: np.ndarray | np.generic | int) -> int:

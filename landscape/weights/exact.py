@@ -259,5 +259,7 @@ class _Estimate:
             share = 1 - self.draws.masses(len(self.wells.x)).share[:-1].sum()
             return f"{share:.1%} of the mass flows to no known minimum: the search has missed some, or there is no Z"
         if len(unknown):
-            return f"the mass of state {unknown[0]} is too uncertain, {len(unknown)} in all: allow more draws"
+            return (
+                f"the mass of state {unknown[0]} is too uncertain, {len(unknown)} in all: allow more draws and labels"
+            )
         return ""
