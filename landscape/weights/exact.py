@@ -31,6 +31,7 @@ LEAST_PART = 1 / 16
 LEARNING = 1.6  # errors fall as labels^(-1 / LEARNING), since guesses improve, until they are as good as draws allow
 MARGIN, AT_MOST = 1.1, 2.0  # of labels over those that errors call for; of all so far: early errors are rough
 FULL = 0.5  # of the budget spent, from which on draws count fully: guesses are poor before, and count in proportion
+CLEARLY = 1.25  # times as often
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws
 MAX_BEYOND = 0.01  # share of the weight expected beyond the largest draw (`share_beyond`)
@@ -191,7 +192,8 @@ class _Estimate:
         return harmonic_guess((self.wells.beta * self.wells.bottoms + harmonic).numpy())
 
     def _learn(self, x: torch.Tensor, label: np.ndarray, log_weights: np.ndarray) -> None:
-        """From now on the labelled draws guess, if they would have been wrong less often than the harmonic wells were.
+        """From now on the labelled draws guess, unless they would have been wrong clearly more often than the harmonic
+        wells were, which know less of where they are in doubt.
 
         The draws to come are independent of these, so that the estimate stays without bias.
         """
@@ -204,8 +206,8 @@ class _Estimate:
         learned = Neighbours(points, labels, inverse_factors(self.plan.mixture.factors[-1:])[0].mT.numpy())
         u = np.exp(log_u - log_u.max())
         harmonic = self._harmonic(torch.as_tensor(points))
-        better = u @ (learned.guess_of_themselves().first != labels) < u @ (harmonic.first != labels)
-        self.neighbours = learned if better else None
+        wrong = u @ (learned.guess_of_themselves().first != labels)
+        self.neighbours = learned if wrong < CLEARLY * (u @ (harmonic.first != labels)) else None
 
     def _summary(self) -> ExactResult:
         n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights + np.log(self.draws.scale)
