@@ -27,7 +27,6 @@ from landscape.search import (
     assign_basins,
     find_minima,
     find_saddles,
-    make_basins,
 )
 from landscape.search.driver import Status
 from landscape.search.stationary import StationaryPoints
@@ -239,9 +238,8 @@ def _weights(
     if config.weights is None and config.exact is None:
         return None, None
     cell, wells = one_period(energy, found.minima.x)
-    outside = np.concatenate([found.saddles.x, found.higher.x, found.degenerate.x])
-    basins = make_basins(energy, found.minima.x, streams["sampled"], outside=outside)
-    task = cell, wells, _hessians(energy, found), beta, partial(_labels, energy, basins)
+    assert found.basins is not None  # only clusters have none, whose weights are left out
+    task = cell, wells, _hessians(energy, found), beta, partial(_labels, energy, found.basins)
     exact = None if config.exact is None else exact_weights(*task, config.exact, streams["exact"], report)
     if config.weights is None:
         return None, exact

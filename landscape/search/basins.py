@@ -69,6 +69,12 @@ class Basins:
                 extent.scatter_reduce_(0, at, 0.5 * size, "amin")
         return replace(self, radius=radius, extent=extent)
 
+    def ordered(self, order: np.ndarray) -> Basins:
+        """The same with the minima in another order: order (n,), the present numbers of the new ones."""
+        at = torch.as_tensor(order, device=self.x.device)
+        root, extent = (None if part is None else part[at] for part in (self.root, self.extent))
+        return replace(self, x=self.x[at], radius=self.radius[at], root=root, extent=extent)
+
     def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Label of the region that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
 

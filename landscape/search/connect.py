@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from landscape.energy import Energy, ParticleSymmetry, as_energy
 from landscape.energy.symmetry import distances, nearest_copies
+from landscape.search.basins import Basins
 from landscape.search.confinement import confines
 from landscape.search.driver import Status
 from landscape.search.explore import ALL_INDICES_DIM, UNKNOWN, Explorer, SaddleSearch
@@ -44,7 +45,8 @@ class SaddleResult:
     degenerate : points with a zero eigenvalue. index_counts : points found, by index. morse_sum : sum of (-1)^index
     where every index was searched, else None. expected : what it must be (1 for an energy that confines), None if it
     says nothing. complete : the stop rule was met before the budget ended, and saddles join all states of a confining
-    energy. rounds : used.
+    energy. rounds : used. basins : of `minima`, in their order, with regions of capture that hold no other point; None
+    for clusters of particles.
     """
 
     minima: StationaryPoints
@@ -60,6 +62,7 @@ class SaddleResult:
     complete: bool
     rounds: int
     warnings: tuple[str, ...]
+    basins: Basins | None = None
 
 
 def find_saddles(
@@ -293,11 +296,13 @@ class _Rounds:
         higher = found.select((found.index > 1) & ~found.degenerate)
         counts = {k: self.catalogue.count(k) for k in range(self.max_index + 1)}
         # States of a confining energy are connected: where nothing joins them, something is missing or degenerate.
+        basins, numbers = explorer.basins() if len(states) else (None, states)
         whole = complete and not (self.confining and n_components(len(states), joins) > 1)
         return SaddleResult(
             found.select(states), found.select(saddles), joins, paths, path_saddle, higher.ordered(),
             found.select(found.degenerate).ordered(), counts, self.morse_sum, self.expected, whole, self.rounds,
             tuple(self._warnings(complete, joins)),
+            None if basins is None else basins.ordered(np.searchsorted(numbers, states)),
         )  # fmt: skip
 
     def _ordered(self, index: int) -> np.ndarray:
