@@ -14,11 +14,11 @@ from landscape.errors import UsageError
 from landscape.sampling.independence import inverse_factors, squared_distances
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
-from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, harmonic_guess
+from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, guess_of_others, harmonic_guess
 from landscape.weights.plan import ExactWeights, make_plan
 from landscape.weights.tails import effective_draws, pareto_shape, share_beyond
 from landscape.weights.tempering import WeightedDraws, weighted_draws
-from landscape.weights.weighted import LabelledDraws, Masses, joined, label_probabilities
+from landscape.weights.weighted import LabelledDraws, Masses, label_probabilities
 from landscape.weights.wells import Wells
 
 Assign = Callable[[torch.Tensor], Any]
@@ -28,9 +28,10 @@ Progress = Callable[[str], None]
 # After these a round spends what the errors call for.
 TEACHING = (1 / 16, 3 / 16)
 LEAST_PART = 1 / 16
-LEARNING = 1.6  # errors fall as labels^(-1 / LEARNING), since guesses improve, until they are as good as draws allow
+# The largest error, and the largest relative one, fall as labels^(-1 / LEARNING): guesses improve with them.
+LEARNING = np.array([1.6, 1.1])
 MARGIN, AT_MOST = 1.1, 2.0  # of labels over those that errors call for; of all so far: early errors are rough
-FULL = 0.5  # of the budget spent, from which on draws count fully: guesses are poor before, and count in proportion
+FULL = 0.5  # of the budget spent, from which on labels correct fully; before in proportion to it
 CLEARLY = 1.25  # times as often
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws
@@ -120,6 +121,18 @@ def exact_weights(
     return result
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Draws x (m, d) with log_weights (m,). correction (m,) : 1 / p where it was asked for a label, with probability p,
+    else 0. label (m,) : the answer, without meaning elsewhere. spent : part of the budget, with this round."""
+
+    x: np.ndarray
+    log_weights: np.ndarray
+    label: np.ndarray
+    correction: np.ndarray
+    spent: float
+
+
 class _Estimate:
     """Weighted draws so far: `extend` adds a round of them and sums up."""
 
@@ -132,9 +145,8 @@ class _Estimate:
         self.finished = False
         affordable = min(options.draws, (options.evaluations - self.evaluations) // self.plan.path.cost)
         self.most_draws = min(DRAWS_PER_LABEL * options.labels / max(self.plan.efficiency, 1e-3), affordable)
-        self.rounds: list[LabelledDraws] = []
+        self.rounds: list[_Round] = []
         self.spent, self.wanted = 0.0, 0.0  # parts of the budget: so far, and in all by the present errors
-        self.asked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # labelled draws, labels, log weights
         self.hits = np.zeros(len(wells.x), int)  # labelled draws in each state
         self.neighbours: Neighbours | None = None
 
@@ -150,7 +162,8 @@ class _Estimate:
             effective_draws(log_w) < part * MIN_EFFECTIVE or share_beyond(log_w) > 10 * MAX_BEYOND
         )
         self.rounds.append(self._labelled(drawn, 0 if hopeless else max(1, round(part * self.options.labels))))
-        self.draws = joined(self.rounds)
+        self._learn()
+        self.draws = self._combined()
         result = self._summary()
         self.finished = self.finished or hopeless
         return result
@@ -162,25 +175,21 @@ class _Estimate:
         part = max(LEAST_PART, self.wanted - self.spent)
         return left if left - part < LEAST_PART else part
 
-    def _labelled(self, drawn: WeightedDraws, n_labels: int) -> LabelledDraws:
-        log_w, wells = drawn.log_weights.numpy(), self.wells
-        guess = self._guess(drawn.x)
-        label, correction = guess.first.copy(), np.zeros(len(log_w))
-        scale = np.full(len(log_w), min(1.0, self.spent / FULL))
+    def _labelled(self, drawn: WeightedDraws, n_labels: int) -> _Round:
+        log_w, n = drawn.log_weights.numpy(), len(self.wells.x)
+        answered = _Round(drawn.x.numpy(), log_w, np.zeros(len(log_w), int), np.zeros(len(log_w)), self.spent)
         if n_labels == 0:
-            return LabelledDraws(log_w, guess.first, label, correction, scale)
-        n = len(wells.x)
+            return answered
         large = self.options.target_se / self.options.relative_se
-        p = label_probabilities(log_w, guess, n, n_labels, large)
+        p = label_probabilities(log_w, self._guess(drawn.x), n, n_labels, large)
         chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
-        x = drawn.x[torch.as_tensor(chosen)]
-        answer = np.asarray(self.assign(x))
+        answer = np.asarray(self.assign(drawn.x[torch.as_tensor(chosen)]))
         if answer.shape != (chosen.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
-        label[chosen], correction[chosen] = answer, 1 / p[chosen]
-        self._learn(x, answer, log_w[chosen] - np.log(p[chosen]))
-        return LabelledDraws(log_w, guess.first, label, correction, scale)
+        self.hits += np.bincount(answer[answer >= 0], minlength=n)
+        answered.label[chosen], answered.correction[chosen] = answer, 1 / p[chosen]
+        return answered
 
     def _guess(self, x: torch.Tensor) -> Guess:
         return self._harmonic(x) if self.neighbours is None else self.neighbours.guess(x.numpy())
@@ -191,26 +200,53 @@ class _Estimate:
         harmonic = 0.5 * self.options.inflation**2 * squared_distances(x, means, inverses)
         return harmonic_guess((self.wells.beta * self.wells.bottoms + harmonic).numpy())
 
-    def _learn(self, x: torch.Tensor, label: np.ndarray, log_weights: np.ndarray) -> None:
+    def _learn(self) -> None:
         """From now on the labelled draws guess, unless they would have been wrong clearly more often than the harmonic
         wells were, which know less of where they are in doubt.
 
         The draws to come are independent of these, so that the estimate stays without bias.
         """
-        known = label >= 0
-        self.hits += np.bincount(label[known], minlength=len(self.hits))
-        self.asked.append((x.numpy()[known], label[known], log_weights[known]))
-        points, labels, log_u = (np.concatenate(part) for part in zip(*self.asked, strict=True))
-        if len(labels) < LEAST:
+        x, log_w, label, correction = self._all()
+        known = (correction > 0) & (label >= 0)
+        if known.sum() < LEAST:
             return
-        learned = Neighbours(points, labels, inverse_factors(self.plan.mixture.factors[-1:])[0].mT.numpy())
+        x, label, log_u = x[known], label[known], log_w[known] + np.log(correction[known])
+        learned = Neighbours(x, label, self._units)
         u = np.exp(log_u - log_u.max())
-        harmonic = self._harmonic(torch.as_tensor(points))
-        wrong = u @ (learned.guess_of_themselves().first != labels)
-        self.neighbours = learned if wrong < CLEARLY * (u @ (harmonic.first != labels)) else None
+        wrong = u @ (learned.guess_of_themselves().first != label)
+        harmonic = u @ (self._harmonic(torch.as_tensor(x)).first != label)
+        self.neighbours = learned if wrong < CLEARLY * harmonic else None
+
+    @property
+    def _units(self) -> np.ndarray:
+        """Coordinates times these are in units in which the landscape is as wide as long."""
+        return inverse_factors(self.plan.mixture.factors[-1:])[0].mT.numpy()
+
+    def _all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, log weights, labels and corrections of the draws of all rounds."""
+        parts = [(part.x, part.log_weights, part.label, part.correction) for part in self.rounds]
+        x, log_w, label, correction = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return x, log_w, label, correction
+
+    def _combined(self) -> LabelledDraws:
+        """The draws of all rounds, guessed anew by what the labels teach that are not of their own fold.
+
+        Guesses, those of early draws too, are then as good as the last ones, and independent of the labels that correct
+        them. How much they are wrong by every round estimates, the early ones badly: where a guess without experience
+        saw no doubt, single labels speak for many draws. They count less in that, by parts fixed in advance: rounds
+        that count by their own errors count less where they came upon a rare state, and its mass comes out too low.
+        """
+        x, log_w, label, correction = self._all()
+        asked = correction > 0
+        if self.neighbours is None:
+            guess = self._harmonic(torch.as_tensor(x)).first
+        else:
+            guess = guess_of_others(x, label, asked & (label >= 0), self._units)
+        counts = np.concatenate([np.full(len(part.x), min(1.0, part.spent / FULL)) for part in self.rounds])
+        return LabelledDraws(log_w, guess, np.where(asked, label, guess), correction * counts / counts.mean())
 
     def _summary(self) -> ExactResult:
-        n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights + np.log(self.draws.scale)
+        n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights
         effective = effective_draws(log_w)
         largest = float(np.exp(log_w.max() - np.logaddexp.reduce(log_w))) if effective else 1.0
         masses = self.draws.masses(n) if effective else Masses(*np.full((4, n + 1), np.nan))
@@ -229,10 +265,11 @@ class _Estimate:
             )
         limits = np.where(matters, options.relative_se, MAX_RELATIVE)
         relative = np.where(self.hits < LEAST_HITS, np.inf, masses.log_z_se[:n] / limits)
-        excess = np.concatenate([error / options.target_se, relative[visible]])
-        worst = float(excess.max(initial=0)) if np.isfinite(excess).all() else np.inf  # a mass may not be known yet
-        self.wanted = self.spent * min(MARGIN * worst**LEARNING, AT_MOST)
-        self.finished = self.spent >= 1 or (precise and worst <= 1)
+        # In units of those asked for; AT_MOST while a mass is not known.
+        excess = np.array([(error / options.target_se).max(), relative[visible].max(initial=0)])
+        excess = np.nan_to_num(excess, nan=AT_MOST).clip(max=AT_MOST)
+        self.wanted = self.spent * min(MARGIN * float((excess**LEARNING).max()), AT_MOST)
+        self.finished = self.spent >= 1 or (precise and bool((excess <= 1).all()))
 
         def kept(values: np.ndarray) -> np.ndarray | None:
             return np.where(known, values[:n], np.nan) if trusted else None

@@ -29,7 +29,9 @@ MARGIN = 1.1  # of sweeps over those that errors call for ...
 UNSEEN = 1.3  # ... and before anything is labelled, since labels add errors
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
-RARELY = 0.125  # least probability of a label: where the neighbours of a point agree
+RARELY = 0.125  # least probability of a label: where the neighbours of a point agree; more where they are found wrong
+MIN_TOLD = 30  # labels of such points that tell how often they are wrong
+COMMON = 0.04  # share of a state below which its points are labelled more often
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
 
@@ -48,7 +50,7 @@ class SampledWeights:
     target_se: float = 0.005
     warm_up: int = 50
     max_sweeps: int = 2000
-    label_every: int = 4
+    label_every: int = 8
     min_changes: int = 100
     inflation: float = 1.1
     broad_weight: float = 0.1
@@ -156,6 +158,7 @@ class _Sampler:
         guide: Guide | None,
     ) -> None:
         self.neighbours = None if guide is None else guide.neighbours
+        self.rarely = RARELY
         self.energy, self.wells = energy, wells
         self.assign, self.config, self.generator = assign, config, generator
         self.n_sweeps, self.largest_error = 0, math.inf
@@ -240,14 +243,16 @@ class _Sampler:
         """Guessed labels of x (m, d), and how probable it is to be that each is asked for, both (m,).
 
         The error that a draw adds where its guess is wrong, which has the probability `doubt`, is least for the number
-        of labels if they go in proportion to the root of it.
+        of labels if they go in proportion to the root of it. In rare states errors are to be small beside the weight.
         """
         if self.neighbours is None:
             guess = torch.cat([self.wells.guess(part) for part in x.split(GUESSED)]).numpy()
             return guess, np.ones(len(x))
         parts = [self.neighbours.guess(part.numpy()) for part in x.split(GUESSED)]
-        doubt = np.concatenate([part.doubt for part in parts])
-        return np.concatenate([part.first for part in parts]), np.sqrt(2 * doubt).clip(RARELY, 1)
+        first, second, doubt = (np.concatenate(part) for part in zip(*parts, strict=True))
+        share = np.bincount(first, minlength=len(self.wells.x)) / len(first)
+        rare = (COMMON / share.clip(1e-12)).clip(1)
+        return first, (np.sqrt(2 * doubt).clip(self.rarely, 1) * np.maximum(rare[first], rare[second])).clip(max=1)
 
     def _label(self, x: np.ndarray, guess: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and corrections of x (n_records, n_chains, d), asking about each position of a chain at most once
@@ -263,6 +268,9 @@ class _Sampler:
         if answer.shape != (asked.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
+        wrong = (answer != guess[moved][asked])[p[asked] < 2 * self.rarely]
+        if len(wrong) >= MIN_TOLD:  # of labels to come only: these probabilities must not depend on the answers
+            self.rarely = float(np.clip(math.sqrt(2 * wrong.mean()), self.rarely, 1))
         label, corrections = guess.copy(), np.empty(moved.shape)
         fresh = guess[moved]
         fresh[asked] = answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ BULK = 0.1  # share of a state's labels that go to its bulk, where the guess has
 
 @dataclass(frozen=True)
 class LabelledDraws:
-    """m independent draws: log_weights, guess, label, correction, scale, all (m,).
+    """m independent draws: log_weights, guess, label, correction, all (m,).
 
     A draw was labelled with probability p, and then has correction = 1 / p; else correction = 0 and the label repeats
     the guess. Its contribution to the mass of basin i, with weight w, is
@@ -22,15 +21,12 @@ class LabelledDraws:
         y_i = w [1(guess = i) + correction (1(label = i) - 1(guess = i))],
 
     whose mean over the labelling is w 1(basin is i). Label -1 is a basin of its own here: none of the known.
-    scale : what a draw counts for beside the others. It must not depend on the draw, nor on others of its round: rounds
-    that count by their own errors count less where they came upon a rare state, and its mass comes out too low.
     """
 
     log_weights: np.ndarray
     guess: np.ndarray
     label: np.ndarray
     correction: np.ndarray
-    scale: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_weights)
@@ -38,7 +34,7 @@ class LabelledDraws:
     def masses(self, n: int) -> Masses:
         """Masses of the basins 0 .. n - 1, and of -1 last."""
         top = self.log_weights.max()
-        w = self.scale * np.exp(self.log_weights - top)
+        w = np.exp(self.log_weights - top)
         same = self.label == self.guess
         rows = np.concatenate([self.guess, np.where(self.label < 0, n, self.label)[~same]])
         weight = np.concatenate([w, w[~same]])
@@ -48,18 +44,13 @@ class LabelledDraws:
             return np.bincount(rows, weights=values, minlength=n + 1)
 
         first, second, mixed = summed(y), summed(y * y), summed(y * weight)
-        total, counted = w.sum(), self.scale.sum()
+        total = w.sum()
         share = first / total
         spread = second - 2 * share * mixed + share**2 * (w @ w)
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_z = np.log(first / counted) + top
-            log_z_se = np.sqrt(np.maximum(second / first**2 - (self.scale / counted) @ (self.scale / counted), 0))
+            log_z = np.log(first / len(w)) + top
+            log_z_se = np.sqrt(np.maximum(second / first**2 - 1 / len(w), 0))
         return Masses(share, np.sqrt(np.maximum(spread, 0)) / total, log_z, log_z_se)
-
-
-def joined(rounds: Sequence[LabelledDraws]) -> LabelledDraws:
-    """The draws of all rounds."""
-    return LabelledDraws(*(np.concatenate([vars(part)[name] for part in rounds]) for name in vars(rounds[0])))
 
 
 @dataclass(frozen=True)
