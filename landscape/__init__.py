@@ -6,8 +6,9 @@ does not wait for torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from landscape.lazy import on_first_use
 
 if TYPE_CHECKING:
     from landscape.analysis import AnalysisConfig, analyze
@@ -27,6 +28,35 @@ if TYPE_CHECKING:
     )
     from landscape.store import Analysis
     from landscape.weights import ExactWeights, SampledWeights, exact_weights, sample_weights, sublevel_basins
+else:
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        {
+            "analysis": ("AnalysisConfig", "analyze"),
+            "comparison": ("Comparison", "compare_analyses"),
+            "dynamics": ("Overdamped", "Underdamped", "from_metadata"),
+            "energy": ("Energy", "ParticleSymmetry", "Periodic", "as_energy", "load_energy", "save_energy"),
+            "network": ("TransitionNetwork",),
+            "report": ("report_page",),
+            "sampling": ("SampleOptions", "sample"),
+            "search": (
+                "assign_basins",
+                "find_minima",
+                "find_saddles",
+                "make_basins",
+                "mountain_pass",
+                "string_method",
+            ),
+            "store": ("Analysis",),
+            "weights": (
+                "ExactWeights",
+                "SampledWeights",
+                "exact_weights",
+                "sample_weights",
+                "sublevel_basins",
+            ),
+        },
+    )
 
 __version__ = "0.1.0"
 
@@ -62,42 +92,3 @@ __all__ = [
     "string_method",
     "sublevel_basins",
 ]
-
-_HOMES = {
-    "landscape.analysis": ("AnalysisConfig", "analyze"),
-    "landscape.comparison": ("Comparison", "compare_analyses"),
-    "landscape.dynamics": ("Overdamped", "Underdamped", "from_metadata"),
-    "landscape.energy": ("Energy", "ParticleSymmetry", "Periodic", "as_energy", "load_energy", "save_energy"),
-    "landscape.network": ("TransitionNetwork",),
-    "landscape.report": ("report_page",),
-    "landscape.sampling": ("SampleOptions", "sample"),
-    "landscape.search": (
-        "assign_basins",
-        "find_minima",
-        "find_saddles",
-        "make_basins",
-        "mountain_pass",
-        "string_method",
-    ),
-    "landscape.store": ("Analysis",),
-    "landscape.weights": (
-        "ExactWeights",
-        "SampledWeights",
-        "exact_weights",
-        "sample_weights",
-        "sublevel_basins",
-    ),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.checks import CheckOptions, Subject, run_checks
+from landscape.checks import CheckOptions
 from landscape.configuration import AnalysisConfig
 from landscape.dynamics import Dynamics, from_metadata
 from landscape.energy import Energy, ParticleSymmetry, as_energy
@@ -206,6 +206,9 @@ def check(
             f"checks need whole Hessians, which are not formed in dimension {analysis.dim}; rates stand with the "
             "errors of their determinants"
         )
+    # Grids, simulations and bounds: a tenth of a second of imports that an analysis without checks need not pay.
+    from landscape.checks import Subject, run_checks
+
     options = options or CheckOptions()
     if options.time_step is None:
         options = dataclasses.replace(options, time_step=analysis.energy.get("time_step"))

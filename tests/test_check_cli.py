@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from landscape import analysis as steps
 from landscape import tables
 from landscape.checks import CheckOptions, Checks
 from landscape.store import Analysis
@@ -70,7 +69,7 @@ def test_an_interrupted_check_keeps_the_analysis(fast: Path, monkeypatch: pytest
     def interrupt(*arguments: object) -> Checks:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(steps, "run_checks", interrupt)
+    monkeypatch.setattr("landscape.checks.run_checks", interrupt)
     done = run("analyze", POTENTIAL, "--config", fast, "--out", "out", "--check")
     assert done.code == 130 and "interrupted: the analysis was written to out" in done.err
     assert "states (2" in done.out and "checks (" not in done.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -12,13 +13,22 @@ from pathlib import Path
 
 import pytest
 
+import landscape
+
 ROOT = Path(__file__).resolve().parent.parent
 # A module of `landscape` imports only from its left.
 ORDER = [
-    *("errors", "process", "energy", "tasks", "dynamics", "sampling", "search", "rates", "weights", "network"),
+    *("lazy", "errors", "process", "energy", "tasks", "dynamics", "sampling", "search", "rates", "weights", "network"),
     *("checks", "store", "comparison", "configuration", "analysis", "continuation", "tables", "plots", "report", "cli"),
 ]
 HEAVY = ("torch", "sklearn", "matplotlib", "torchsde")
+# What an analysis without checks does not need.
+NOT_NEEDED = (
+    *("landscape.checks.run", "landscape.checks.causes", "landscape.rates.bounds", "landscape.rates.corrections"),
+    *("landscape.rates.cores", "landscape.rates.grid", "landscape.rates.grid_rates", "landscape.rates.passages"),
+    *("landscape.rates.langevin_monte_carlo", "scipy.ndimage"),
+)
+LAZY = ("landscape", "landscape.checks", "landscape.energy", "landscape.plots", "landscape.rates")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -93,9 +103,9 @@ def test_no_room_for_odds_and_ends() -> None:
     assert not names & {"utils", "util", "common", "helpers", "helper", "misc"}
 
 
-def loaded_after(code: str) -> set[str]:
-    """Heavy packages in memory after running `code` in a fresh interpreter."""
-    report = f"import sys\n{code}\nprint('loaded', *[m for m in {HEAVY} if m in sys.modules])"
+def loaded_after(code: str, heavy: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of some heavy modules are in memory after running `code` in a fresh interpreter."""
+    report = f"import sys\n{code}\nprint('loaded', *[m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split()[1:])
@@ -117,14 +127,25 @@ def test_import_landscape_is_light() -> None:
     assert loaded_after("import landscape\nassert 'analyze' in dir(landscape) and landscape.__version__") == set()
 
 
-def test_public_names_are_there() -> None:
-    import landscape
+def test_an_analysis_without_checks_does_not_wait_for_what_they_need(tmp_path: Path) -> None:
+    arguments = ["analyze", "potential:double-well", "--starts", "8", "--out", str(tmp_path / "out"), "--quiet"]
+    code = f"from landscape.cli import main\nassert main({arguments}) in (0, 3)"
+    assert loaded_after(code, NOT_NEEDED) == set()
+    assert loaded_after(f"import {', '.join(NOT_NEEDED)}", NOT_NEEDED) == set(NOT_NEEDED)
 
-    for name in landscape.__all__:
-        assert getattr(landscape, name) is not None
-    assert {"SampledWeights", "sample_weights", "sublevel_basins"} <= set(landscape.__all__)
+
+@pytest.mark.parametrize("package", LAZY)
+def test_public_names_are_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = landscape.no_such_name
+        _ = module.no_such_name
+
+
+def test_weights_are_public() -> None:
+    assert {"SampledWeights", "sample_weights", "sublevel_basins"} <= set(landscape.__all__)
 
 
 def install_lines(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from landscape.checks.assemble import StepEffect, assemble
 from landscape.checks.brackets import with_brackets
 from landscape.checks.causes import Subject
 from landscape.checks.flags import reduced_time_step
+from landscape.checks.options import CheckOptions
 from landscape.checks.record import Checks
 from landscape.checks.references import (
     GRID,
@@ -30,7 +31,7 @@ from landscape.checks.references import (
 from landscape.checks.verdicts import UNDECIDED, effort_factor, intervals, verdict_of
 from landscape.dynamics import Dynamics, Overdamped
 from landscape.energy import Energy
-from landscape.errors import LandscapeError, UsageError
+from landscape.errors import LandscapeError
 from landscape.rates import Cores, PassageOptions, make_cores, rates_at_step
 
 Report = Callable[[str], None]
@@ -42,33 +43,6 @@ TRAJECTORIES = 500  # in a batch: more would spend a short budget on their burn-
 HANDFUL = 5.0  # counts below which a transition is left to bounds
 SIMULATED_SHARE = 0.4  # of the budget for a simulation that leaves some transitions to bounds
 HOPELESS = 100.0  # times the statistics: rows that need more do not make a simulation longer
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """budget : seconds for everything together; a grid or operator that has begun is not cut off. confidence : of the
-    intervals. target_error : relative standard error of the main rates at which a simulation ends. time_step : of the
-    user's simulation or training, whose effect on each rate is wanted. scheme : the integrator it is taken with (see
-    `landscape.rates.integrators`). seed : of all randomness.
-    """
-
-    budget: float = 60.0
-    confidence: float = 0.95
-    target_error: float = 0.02
-    time_step: float | None = None
-    scheme: str = "euler"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.budget < math.inf and 0 < self.confidence < 1 and 0 < self.target_error < 1):
-            raise UsageError(
-                f"a check needs a budget above 0 s, a confidence and a target error between 0 and 1, not "
-                f"{self.budget!r} s, {self.confidence!r} and {self.target_error!r}"
-            )
-        if self.time_step is not None and not 0 < self.time_step < math.inf:
-            raise UsageError(f"a time step is finite and above 0, not {self.time_step!r}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
-            raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
 
 
 @dataclass

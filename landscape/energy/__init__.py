@@ -5,8 +5,9 @@ Names are imported on first use, so that `landscape.energy.catalogue` can be rea
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from landscape.lazy import on_first_use
 
 if TYPE_CHECKING:
     from landscape.energy.adapt import as_energy
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
     from landscape.energy.probe import probe_energy
     from landscape.energy.save import save_energy
     from landscape.energy.symmetry import ParticleSymmetry, Periodic
-
-_HOMES = {
-    "Energy": "energy",
-    "Evaluations": "energy",
-    "ParticleSymmetry": "symmetry",
-    "Periodic": "symmetry",
-    "as_energy": "adapt",
-    "describe": "catalogue",
-    "load_energy": "load",
-    "probe_energy": "probe",
-    "save_energy": "save",
-}
+else:
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        {
+            "adapt": ("as_energy",),
+            "catalogue": ("describe",),
+            "energy": ("Energy", "Evaluations"),
+            "load": ("load_energy",),
+            "probe": ("probe_energy",),
+            "save": ("save_energy",),
+            "symmetry": ("ParticleSymmetry", "Periodic"),
+        },
+    )
 
 __all__ = [
     "Energy",
@@ -40,11 +42,3 @@ __all__ = [
     "probe_energy",
     "save_energy",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value

@@ -24,8 +24,9 @@ energy_gallery.py, pictures of the network and its weights in field_gallery.py.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from landscape.lazy import on_first_use
 
 if TYPE_CHECKING:
     from landscape.plots.bars import plot_timescales, plot_weights
@@ -39,6 +40,23 @@ if TYPE_CHECKING:
     from landscape.plots.surface import plot_surface
     from landscape.plots.verdicts import plot_verdicts
     from landscape.plots.volume import plot_volume
+else:
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        {
+            "bars": ("plot_timescales", "plot_weights"),
+            "disconnectivity": ("plot_disconnectivity",),
+            "drift": ("plot_drift_line", "plot_drifts", "plot_flow_lines", "plot_quiver"),
+            "energy": ("plot_contour",),
+            "fields": ("plot_committor", "plot_eigenvector"),
+            "matrices": ("plot_rate_matrix",),
+            "network": ("plot_network",),
+            "profile": ("plot_line", "plot_profile", "plot_profiles"),
+            "surface": ("plot_surface",),
+            "verdicts": ("plot_verdicts",),
+            "volume": ("plot_volume",),
+        },
+    )
 
 __all__ = [
     "plot_committor",
@@ -60,28 +78,3 @@ __all__ = [
     "plot_volume",
     "plot_weights",
 ]
-
-_HOMES = {
-    "bars": ("plot_timescales", "plot_weights"),
-    "disconnectivity": ("plot_disconnectivity",),
-    "drift": ("plot_drift_line", "plot_drifts", "plot_flow_lines", "plot_quiver"),
-    "energy": ("plot_contour",),
-    "fields": ("plot_committor", "plot_eigenvector"),
-    "matrices": ("plot_rate_matrix",),
-    "network": ("plot_network",),
-    "profile": ("plot_line", "plot_profile", "plot_profiles"),
-    "surface": ("plot_surface",),
-    "verdicts": ("plot_verdicts",),
-    "volume": ("plot_volume",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
