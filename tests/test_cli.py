@@ -460,9 +460,24 @@ def test_a_program_keeps_the_collector_out_of_its_way() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["3", "True", "True"] and "ZeroDivisionError" in done.stderr and done.returncode == 1
-    code = "import gc\nbefore = gc.get_threshold()\nimport landscape.cli\nprint(gc.get_threshold() == before)"
+    code = (
+        "import gc, landscape.process as process\nbefore = gc.get_threshold(), gc.get_freeze_count()\n"
+        "import landscape.cli\nprocess.imported()\nprint((gc.get_threshold(), gc.get_freeze_count()) == before)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["True"]
+
+
+def test_a_search_is_not_held_up_by_the_collector(tmp_path: Path) -> None:
+    """The collector never looks at what a search imports, and is there for what is made from then on."""
+    arguments = ["landscape", "analyze", "potential:double-well", "--starts", "8", "--out", str(tmp_path / "out")]
+    code = (
+        f"import gc, sys\nfrom landscape import cli, process\nlooks = []\nsys.argv = {arguments}\n"
+        "gc.callbacks.append(lambda phase, info: looks.append(phase))\n"
+        "assert cli.command() in (0, 3)\nprint(len(looks), gc.get_threshold()[0] == process.OBJECTS)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 True", done.stderr
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

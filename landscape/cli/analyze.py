@@ -19,6 +19,7 @@ from landscape.cli.output import check_folder, default_folder, ending, interrupt
 from landscape.cli.provenance import provenance
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import EnergyError, UnsupportedError, UsageError
+from landscape.process import imported
 
 if TYPE_CHECKING:
     from landscape.analysis import Earlier
@@ -174,6 +175,7 @@ class _Run:
             before = f"; {earlier.n_starts:,} of them made before" if earlier else ""
             line = search_line(options.config, energy) + before
             emit(tables.header_text(steps.energy_record(energy), given, line) + "\n", self.call.out)
+        imported()
         try:
             with Progress(arguments.quiet) as progress:
                 found = steps.analyze(
