@@ -8,7 +8,7 @@ refused with an EnergyError; what can be used at a loss is degraded, and `Energy
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -229,7 +229,7 @@ def _check_hessian(energy: Energy, sample: _Sample) -> None:
         products = [energy.hvp(sample.x, sample.directions) for _ in range(2)]
         if hasattr(energy.function, "closed_form_hessian"):
             products.append((energy.hessian(sample.x) @ sample.directions[:, :, None])[:, :, 0])
-        worst = max(_product_error(energy, sample, product) for product in products)
+        worst = max(_product_errors(energy, sample, products))
         reason = f"they disagree with differences of gradients, median relative error {worst:.1e}"
         exact = not worst > DERIVATIVE_TOLERANCE[sample.single]
     except Exception as error:  # autograd names a missing derivative in many ways
@@ -240,22 +240,24 @@ def _check_hessian(energy: Energy, sample: _Sample) -> None:
         _attempt(energy, "the differences of its gradient", lambda: energy.hvp(sample.x, sample.directions))
 
 
-def _product_error(energy: Energy, sample: _Sample, product: torch.Tensor) -> float:
-    """Median over points of the relative error of Hessian-vector products against differences of gradients."""
-    size = torch.linalg.vector_norm(product, dim=1)
-    best = torch.full_like(size, math.nan)
+def _product_errors(energy: Energy, sample: _Sample, products: Sequence[torch.Tensor]) -> list[float]:
+    """Median over points of the relative error of each of several Hessian-vector products (n, d), against differences
+    of gradients, which they share."""
+    sizes = [torch.linalg.vector_norm(product, dim=1) for product in products]
+    best = [torch.full_like(size, math.nan) for size in sizes]
     for step in sample.steps:
         h, plus, minus = _both_sides(sample, step)
         above, below = energy.gradient(plus), energy.gradient(minus)
         difference = (above - below) / (2 * h[:, None])
         length = torch.linalg.vector_norm(difference, dim=1)
         noise = sample.rounding * torch.linalg.vector_norm(above.abs() + below.abs(), dim=1) / h
-        error = torch.linalg.vector_norm(difference - product, dim=1) / (length + size)
-        # both zero within rounding is agreement: a network of ReLUs has no curvature between its kinks
-        error = torch.where(length + size <= noise, 0.0, error)
-        error = torch.where(torch.isfinite(size), error, math.inf)
-        best = torch.fmin(best, torch.where(torch.isfinite(length), error, math.nan))
-    return float(best.nanmedian())
+        for k, (product, size) in enumerate(zip(products, sizes, strict=True)):
+            error = torch.linalg.vector_norm(difference - product, dim=1) / (length + size)
+            # both zero within rounding is agreement: a network of ReLUs has no curvature between its kinks
+            error = torch.where(length + size <= noise, 0.0, error)
+            error = torch.where(torch.isfinite(size), error, math.inf)
+            best[k] = torch.fmin(best[k], torch.where(torch.isfinite(length), error, math.nan))
+    return [float(errors.nanmedian()) for errors in best]
 
 
 def _check_kinks(energy: Energy, sample: _Sample) -> None:
