@@ -22,11 +22,12 @@ ASSIGN_CHUNK = 65536  # points that flow together
 # A step of the explicit pair: three gradients, stable up to this product of time step and curvature ...
 EXPLICIT_COST, STABLE = 3, 2.5
 LIMITED = 0.7  # ... and held back by the curvature, as a rule, above this one
-SAFETY = 0.8  # of the time step that the error calls for: where the landscape is rough .9 is refused more often
-FIRST = 0.05  # first move of a row, in units of the local length scale
-PATIENCE = 8  # such steps before a row is called stiff, and more where a Hessian costs more
-BOLD = 8.0  # by which the first step of a stiff row is longer: shortening it costs a gradient only
-LONGEST = 0.5  # move of a stiff row in a step, in units of the local length scale
+SAFETY = 0.75  # of the time step that the error calls for: where the landscape is rough .9 is refused more often
+RESPONSE = 0.7 / 3  # power of the error in it, less than the order's 1 / 3: on rough landscapes errors come and go
+FIRST = 0.1  # first move of a row, in units of the local length scale
+PATIENCE = 5  # such steps before a row is called stiff, and more where a Hessian costs more
+BOLD = 12.0  # by which the first step of a stiff row is longer: shortening it costs a gradient only
+LONGEST = 0.7  # move of a stiff row in a step, in units of the local length scale
 REST = 1e-7  # a row rests when its steps, which the error control lets grow, have shrunk below this part of the scale
 
 
@@ -137,7 +138,7 @@ def _explicit_step(energy: Energy, state: State, options: FlowOptions) -> State:
     finite = value.isfinite() & gradient.isfinite().all(1) & error.isfinite()
     downhill = value <= state["energy"] + 1e-12 * state["energy"].abs()
     accept = finite & (error <= 1) & downhill
-    growth = (SAFETY * error.clamp_min(1e-6) ** (-1 / 3)).clamp(0.2, 4.0)
+    growth = (SAFETY * error.clamp_min(1e-6) ** -RESPONSE).clamp(0.2, 4.0)
     factor = torch.where(accept, growth, torch.where(finite & downhill, growth.clamp_max(0.8), 0.25))
     # The last two stages lie close together: what the force changes by from one to the other tells the curvature.
     limited = (s4 - s3).norm(dim=1) > LIMITED * (move - third).norm(dim=1)
