@@ -3,9 +3,9 @@
     python benchmarks/run.py [--only SECTION ...] [--quick] [--environments DIR] [--json FILE]
 
 Sections: minima (multi-start), landscapes (minima, saddles and connections), walks (from the same starts to the nearest
-saddles), paths (a saddle between two minima),
-clusters (Lennard-Jones), growth (with starts, dimension and number of minima), overhead (distance from the raw batched
-gradient), analyses (the command line on published models). Competitors run as subprocesses in environments of their own
+saddles), paths (a saddle between two minima), clusters (Lennard-Jones), growth (with starts, dimension and number of
+minima), overhead (distance from the raw batched gradient), analyses (the command line on published models, and on rough
+networks). Competitors run as subprocesses in environments of their own
 (made on first use with pip under --environments; "not measured" with the reason where that fails). What each of them
 found is polished, classified and merged by the same code before it is counted.
 """
@@ -40,6 +40,7 @@ LIMITS = {"landscapes": 100.0, "walks": 100.0, "clusters": 400.0}
 KILLED = 1200.0
 MULTI_START = ("ours", "scipy_lbfgsb", "scipy_hopping", "torch_adam", "pele_search", "topsearch_search")
 WALKERS = ("ours", "ase_search", "pele_search", "topsearch_search")
+ROUGH_SEEDS = 10
 DISPLACED = 0.3  # standard deviation of the displacement of a coordinate before a walk
 PARTS = {"half": 0.5, "most": 0.9, "all": 1.0}  # of the saddles there are
 Row = dict[str, Any]
@@ -176,25 +177,49 @@ class Runner:
                 )
 
     def analyses(self) -> None:
-        for path in sorted(PAPER_MODELS.glob("*/model_*.pth"))[: 1 if self.quick else None]:
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "landscape.cli", "analyze", path, "--out", f"{folder}/out", "--json"]
-                begin = time.perf_counter()
-                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-                wall = time.perf_counter() - begin
-            name = f"{path.parent.name}/{path.stem}"
-            row: Row = {"section": "analyses", "competitor": "ours", "energy": name, "load": os.getloadavg()[0]}
-            if done.returncode not in (0, 3):
-                row["not_measured"] = (done.stderr.strip() or "failed").splitlines()[-1]
-            else:
-                document = json.loads(done.stdout)
-                row |= {"minima": len(document["states"]), "saddles": len(document["saddles"]), "wall_s": wall}
+        models = sorted(PAPER_MODELS.glob("*/model_*.pth"))
+        for path in models[: 1 if self.quick else None]:
+            row = analysis(f"{path.parent.name}/{path.stem}", [path])
             self.add(row, line(row))
-        if not PAPER_MODELS.is_dir():
-            print("analyses: not measured (published models not found; set LANDSCAPE_PAPER_MODELS)")
+        if not models:
+            print("analyses: published models not measured (not found; set LANDSCAPE_PAPER_MODELS)")
+        for network in (2, 4):
+            file = ROOT / "tests" / "data" / f"rough_mlp.py:energy_{network}"
+            for seed in range(1 if self.quick else ROUGH_SEEDS):
+                row = analysis(f"rough-{network}", [file, "--dim", 3, "--seed", seed]) | {"task": f"seed {seed}"}
+                row |= raw_speed(problem(row["energy"]))
+                self.add(row, line(row))
 
 
 SECTIONS = ("minima", "landscapes", "walks", "paths", "clusters", "growth", "overhead", "analyses")
+
+
+def analysis(name: str, arguments: list[Any]) -> Row:
+    """One run of `landscape analyze` as a user has it, with imports."""
+    row: Row = {"section": "analyses", "competitor": "ours", "energy": name, "load": os.getloadavg()[0]}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "landscape.cli", "analyze", *arguments, "--out", f"{folder}/out", "--json"]
+        begin = time.perf_counter()
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+        wall = time.perf_counter() - begin
+    if done.returncode not in (0, 3):
+        return row | {"not_measured": (done.stderr.strip() or "failed").splitlines()[-1]}
+    document = json.loads(done.stdout)
+    return row | {"minima": len(document["states"]), "saddles": len(document["saddles"]), "wall_s": wall}
+
+
+def raw_speed(of: Problem) -> Row:
+    """How fast the machine is at the moment: raw gradients alone and in a batch of 1,000, microseconds a point, and
+    seconds that the import of torch takes."""
+    from overhead import raw_seconds
+
+    speed: Row = {}
+    for name, rows in (("alone", 1), ("in_a_batch", 1000)):
+        times = [raw_seconds(of, [(1.0, rows)]) / rows for _ in range(100)]
+        speed[f"gradient_{name}_us"] = 1e6 * float(np.median(times))
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return speed | {"import_torch_s": time.perf_counter() - begin}
 
 
 def found_minima(of: Problem) -> np.ndarray:
@@ -227,7 +252,13 @@ def line(row: Row) -> str:
     if "not_measured" in row:
         return f"{head} not measured: {row['not_measured']}"
     if "cpu_s" not in row:
-        return f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  wall {row['wall_s']:8.2f} s"
+        text = f"{head} {row['minima']:5d} minima {row['saddles']:5d} saddles  wall {row['wall_s']:8.2f} s"
+        if "import_torch_s" in row:
+            text += (
+                f"  a gradient alone {row['gradient_alone_us']:.0f} us, in a batch {row['gradient_in_a_batch_us']:.1f} "
+                f"us, import torch {row['import_torch_s']:.1f} s"
+            )
+        return text
     saddle = f"{row['cost_per_saddle']:8,.0f} a saddle" if row["saddles"] else " " * 17
     parts = "  ".join(f"{name} at {row[f'cost_of_{name}']:,}" for name in PARTS if f"cost_of_{name}" in row)
     if "converged" in row:
