@@ -12,7 +12,7 @@ import pytest
 import torch
 from oracles import CHAINS, DATA, MULLER_BROWN, TRIPLE_WELL, grid_basin_weights, match, rough_oracle
 
-from landscape.analysis import LABELLING, analyze
+from landscape.analysis import analyze, labelling
 from landscape.energy import Energy, load_energy
 from landscape.search import FlowOptions, SaddleResult, assign_basins, find_saddles, make_basins
 from landscape.store import Analysis
@@ -94,7 +94,7 @@ def test_labels_that_are_counted_are_those_of_exact_flows() -> None:
         return np.bincount(labels + 1, minlength=len(minima) + 1) / len(draws)
 
     exact = shares(FlowOptions(tolerance=1e-5))
-    assert np.abs(shares(LABELLING) - exact).max() <= 2e-3
+    assert np.abs(shares(labelling(energy)) - exact).max() <= 2e-3
     assert np.abs(shares(FlowOptions(tolerance=1.0)) - exact).max() > 2e-3
 
 
