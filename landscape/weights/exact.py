@@ -14,7 +14,7 @@ from landscape.errors import UsageError
 from landscape.sampling.independence import inverse_factors, squared_distances
 from landscape.weights.harmonic import positive_beta
 from landscape.weights.intervals import weight_interval
-from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, guess_of_others, harmonic_guess
+from landscape.weights.neighbours import LEAST, Guess, Guide, Neighbours, harmonic_guess
 from landscape.weights.plan import ExactWeights, make_plan
 from landscape.weights.tails import effective_draws, pareto_shape, share_beyond
 from landscape.weights.tempering import WeightedDraws, weighted_draws
@@ -31,7 +31,7 @@ LEAST_PART = 1 / 16
 # The largest error, and the largest relative one, fall as labels^(-1 / LEARNING): guesses improve with them.
 LEARNING = np.array([1.6, 1.1])
 MARGIN, AT_MOST = 1.1, 2.0  # of labels over those that errors call for; of all so far: early errors are rough
-FULL = 0.5  # of the budget spent, from which on labels correct fully; before in proportion to it
+EARLY = (1 / 8, 1 / 2)  # what corrections of these rounds count for, beside 1 of the others
 CLEARLY = 1.25  # times as often
 MIN_ROUND = 256
 DRAWS_PER_LABEL = 6  # effective ones: with many more, single labels would speak for too many draws
@@ -124,13 +124,18 @@ def exact_weights(
 @dataclass(frozen=True)
 class _Round:
     """Draws x (m, d) with log_weights (m,). correction (m,) : 1 / p where it was asked for a label, with probability p,
-    else 0. label (m,) : the answer, without meaning elsewhere. spent : part of the budget, with this round."""
+    else 0. label (m,) : the answer, without meaning elsewhere. counts : of the round's corrections beside others'."""
 
     x: np.ndarray
     log_weights: np.ndarray
     label: np.ndarray
     correction: np.ndarray
-    spent: float
+    counts: float
+
+    @property
+    def half(self) -> np.ndarray:
+        """Every other draw belongs to half 1, (m,)."""
+        return np.arange(len(self.x)) % 2
 
 
 class _Estimate:
@@ -148,7 +153,8 @@ class _Estimate:
         self.rounds: list[_Round] = []
         self.spent, self.wanted = 0.0, 0.0  # parts of the budget: so far, and in all by the present errors
         self.hits = np.zeros(len(wells.x), int)  # labelled draws in each state
-        self.neighbours: Neighbours | None = None
+        # What the labels of each half of the draws teach; None where the harmonic wells guess.
+        self.neighbours: list[Neighbours | None] = [None, None]
 
     def extend(self) -> ExactResult:
         plan, part = self.plan, self._next_part()
@@ -177,11 +183,15 @@ class _Estimate:
 
     def _labelled(self, drawn: WeightedDraws, n_labels: int) -> _Round:
         log_w, n = drawn.log_weights.numpy(), len(self.wells.x)
-        answered = _Round(drawn.x.numpy(), log_w, np.zeros(len(log_w), int), np.zeros(len(log_w)), self.spent)
+        counts = EARLY[len(self.rounds)] if len(self.rounds) < len(EARLY) else 1.0
+        answered = _Round(drawn.x.numpy(), log_w, np.zeros(len(log_w), int), np.zeros(len(log_w)), counts)
         if n_labels == 0:
             return answered
         large = self.options.target_se / self.options.relative_se
-        p = label_probabilities(log_w, self._guess(drawn.x), n, n_labels, large)
+        p = np.empty(len(log_w))
+        for k in range(2):
+            own = slice(k, None, 2)
+            p[own] = label_probabilities(log_w[own], self._guess(k, drawn.x[own]), n, n_labels / 2, large)
         chosen = torch.rand(len(p), dtype=torch.float64, generator=self.generator).numpy() < p
         answer = np.asarray(self.assign(drawn.x[torch.as_tensor(chosen)]))
         if answer.shape != (chosen.sum(),) or ((answer < -1) | (answer >= n)).any():
@@ -191,8 +201,10 @@ class _Estimate:
         answered.label[chosen], answered.correction[chosen] = answer, 1 / p[chosen]
         return answered
 
-    def _guess(self, x: torch.Tensor) -> Guess:
-        return self._harmonic(x) if self.neighbours is None else self.neighbours.guess(x.numpy())
+    def _guess(self, half: int, x: torch.Tensor) -> Guess:
+        """By the labels of one half of the draws."""
+        neighbours = self.neighbours[half]
+        return self._harmonic(x) if neighbours is None else neighbours.guess(x.numpy())
 
     def _harmonic(self, x: torch.Tensor) -> Guess:
         # Reduced harmonic energies of the wells, as wide as the mixture was fitted.
@@ -201,49 +213,52 @@ class _Estimate:
         return harmonic_guess((self.wells.beta * self.wells.bottoms + harmonic).numpy())
 
     def _learn(self) -> None:
-        """From now on the labelled draws guess, unless they would have been wrong clearly more often than the harmonic
-        wells were, which know less of where they are in doubt.
+        """From now on the labelled draws of each half guess, unless they would have been wrong clearly more often than
+        the harmonic wells were, which know less of where they are in doubt."""
+        for half in range(2):
+            x, label, log_u = self._known(half)
+            self.neighbours[half] = None
+            if len(label) < LEAST:
+                continue
+            learned = Neighbours(x, label, self._units)
+            u = np.exp(log_u - log_u.max())
+            wrong = u @ (learned.guess_of_themselves().first != label)
+            if wrong < CLEARLY * (u @ (self._harmonic(torch.as_tensor(x)).first != label)):
+                self.neighbours[half] = learned
 
-        The draws to come are independent of these, so that the estimate stays without bias.
-        """
-        x, log_w, label, correction = self._all()
-        known = (correction > 0) & (label >= 0)
-        if known.sum() < LEAST:
-            return
-        x, label, log_u = x[known], label[known], log_w[known] + np.log(correction[known])
-        learned = Neighbours(x, label, self._units)
-        u = np.exp(log_u - log_u.max())
-        wrong = u @ (learned.guess_of_themselves().first != label)
-        harmonic = u @ (self._harmonic(torch.as_tensor(x)).first != label)
-        self.neighbours = learned if wrong < CLEARLY * harmonic else None
+    def _known(self, *halves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, labels and log weights of the labelled draws of these halves that are in a known basin."""
+        x, log_w, label, correction, half = self._all()
+        known = (correction > 0) & (label >= 0) & np.isin(half, halves)
+        return x[known], label[known], log_w[known] + np.log(correction[known])
 
     @property
     def _units(self) -> np.ndarray:
         """Coordinates times these are in units in which the landscape is as wide as long."""
         return inverse_factors(self.plan.mixture.factors[-1:])[0].mT.numpy()
 
-    def _all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, log weights, labels and corrections of the draws of all rounds."""
-        parts = [(part.x, part.log_weights, part.label, part.correction) for part in self.rounds]
-        x, log_w, label, correction = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return x, log_w, label, correction
+    def _all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, log weights, labels, corrections and halves (0 or 1) of the draws of all rounds."""
+        parts = [(part.x, part.log_weights, part.label, part.correction, part.half) for part in self.rounds]
+        x, log_w, label, correction, half = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return x, log_w, label, correction, half
 
     def _combined(self) -> LabelledDraws:
-        """The draws of all rounds, guessed anew by what the labels teach that are not of their own fold.
+        """The draws of all rounds, those of each half guessed anew by the labels of the other.
 
-        Guesses, those of early draws too, are then as good as the last ones, and independent of the labels that correct
-        them. How much they are wrong by every round estimates, the early ones badly: where a guess without experience
-        saw no doubt, single labels speak for many draws. They count less in that, by parts fixed in advance: rounds
-        that count by their own errors count less where they came upon a rare state, and its mass comes out too low.
+        Guesses, those of early draws too, are then as good as the last ones. They know nothing of the labels that
+        correct them, nor of which were asked for: labels of a half have no part in what is asked in the other. (If they
+        had, oddities that were met would draw labels around them, be guessed right, and those not met never corrected.)
+        How much guesses are wrong by every round estimates, the early ones badly: where a guess without experience saw
+        no doubt, single labels speak for many draws. So the rounds that teach count less in that, by fixed parts.
+        Rounds that count by their own errors count less where they came upon a rare state, and its mass is too low.
         """
-        x, log_w, label, correction = self._all()
-        asked = correction > 0
-        if self.neighbours is None:
-            guess = self._harmonic(torch.as_tensor(x)).first
-        else:
-            guess = guess_of_others(x, label, asked & (label >= 0), self._units)
-        counts = np.concatenate([np.full(len(part.x), min(1.0, part.spent / FULL)) for part in self.rounds])
-        return LabelledDraws(log_w, guess, np.where(asked, label, guess), correction * counts / counts.mean())
+        x, log_w, label, correction, half = self._all()
+        guess = np.empty(len(x), int)
+        for k in range(2):
+            guess[half == k] = self._guess(1 - k, torch.as_tensor(x[half == k])).first
+        counts = np.concatenate([np.full(len(part.x), part.counts) for part in self.rounds])
+        return LabelledDraws(log_w, guess, np.where(correction > 0, label, guess), correction * counts / counts.mean())
 
     def _summary(self) -> ExactResult:
         n, options, log_w = len(self.wells.x), self.options, self.draws.log_weights
@@ -285,7 +300,11 @@ class _Estimate:
     def _guide(self) -> Guide | None:
         """A guide need not be right, but chains stay long at points that its mixture hardly ever proposes."""
         direct = len(self.plan.path.levels) == 1 and self.plan.efficiency >= GUIDING
-        return Guide(self.plan.mixture, self.neighbours) if direct else None
+        if not direct:
+            return None
+        x, label, _ = self._known(0, 1)
+        learned = None not in self.neighbours
+        return Guide(self.plan.mixture, Neighbours(x, label, self._units) if learned else None)
 
     def _distrust(self, effective: float, beyond: float, lost: bool, unknown: np.ndarray) -> str:
         """Why there are no numbers, "" where there are."""

@@ -12,8 +12,7 @@ from scipy.spatial import cKDTree
 from landscape.sampling import StudentMixture
 
 NEIGHBOURS = 12  # labelled points that vote
-LEAST = 200  # labelled points below which the harmonic wells guess
-FOLDS = 10  # parts of the draws, each of which the others teach
+LEAST = 100  # labelled points below which the harmonic wells guess
 RIDGE = 0.03  # of the planes' slopes, beside the sum of the weights
 
 
@@ -64,16 +63,6 @@ class Neighbours:
         second[mixed] = label[rows, runner_up]
         doubt[mixed] = 0.5 * np.exp(-4 * (total[rows, best] - others[rows, runner_up]))
         return Guess(first, second, doubt)
-
-
-def guess_of_others(x: np.ndarray, label: np.ndarray, known: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The likeliest well of each independent draw x (m, d), by the labels (m,) of those that are `known` (m,) and not
-    of its own tenth of all draws: a guess that its own label has no part in. scale : of `Neighbours`."""
-    fold, guess = np.arange(len(x)) % FOLDS, np.empty(len(x), int)
-    for k in range(FOLDS):
-        others, own = known & (fold != k), fold == k
-        guess[own] = Neighbours(x[others], label[others], scale).guess(x[own]).first
-    return guess
 
 
 def _plane_votes(away: np.ndarray, distance: np.ndarray) -> np.ndarray:

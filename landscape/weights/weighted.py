@@ -15,12 +15,14 @@ BULK = 0.1  # share of a state's labels that go to its bulk, where the guess has
 class LabelledDraws:
     """m independent draws: log_weights, guess, label, correction, all (m,).
 
-    A draw was labelled with probability p, and then has correction = 1 / p; else correction = 0 and the label repeats
-    the guess. Its contribution to the mass of basin i, with weight w, is
+    A draw was labelled with probability p, and then has correction = c / p; else correction = 0 and the label repeats
+    the guess. c : 1, or what a round's corrections count for, of mean 1 over all draws. The contribution of a draw to
+    the mass of basin i, with weight w, is
 
         y_i = w [1(guess = i) + correction (1(label = i) - 1(guess = i))],
 
-    whose mean over the labelling is w 1(basin is i). Label -1 is a basin of its own here: none of the known.
+    whose mean over the labelling is w 1(basin is i) where c = 1, and for the sum over all draws, if guesses are equally
+    good in all of them, whatever c is. Label -1 is a basin of its own here: none of the known.
     """
 
     log_weights: np.ndarray
@@ -64,7 +66,9 @@ class Masses:
     log_z_se: np.ndarray
 
 
-def label_probabilities(log_weights: np.ndarray, guess: Guess, n: int, n_labels: int, large: float = 1.0) -> np.ndarray:
+def label_probabilities(
+    log_weights: np.ndarray, guess: Guess, n: int, n_labels: float, large: float = 1.0
+) -> np.ndarray:
     """How probable it should be that each draw is labelled, (m,), so that about n_labels are.
 
     With g and s the likeliest two of the n wells, p_s the doubt that it is s, and W_i the share of the weight in draws
