@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable
 
 IMPORTED = 500_000  # objects made before the collector looks for the first time: the imports of a search make 310,000
-OBJECTS = 100_000  # made between two looks from then on; 700 by default
+OBJECTS = 100_000  # made between two looks of a command that has its imports behind it; 700 by default
 
 
 def alone(main: Callable[[], int]) -> int:

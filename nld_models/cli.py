@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from landscape import __version__
 from landscape.errors import LandscapeError, UsageError
-from landscape.process import alone
+from landscape.process import alone, imported
 
 if TYPE_CHECKING:
     from nld_models.data import SequenceData
@@ -85,6 +85,7 @@ def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "experiment": commands.run_experiment_command,
         "plot": commands.run_plot,
     }
+    imported()
     return run[arguments.command](arguments)
 
 

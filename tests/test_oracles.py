@@ -79,7 +79,7 @@ def test_rough_networks_are_found_completely(rough: int, seed: int) -> None:
 
 def test_labels_that_are_counted_are_those_of_exact_flows() -> None:
     """1,000 draws from exp(-E) / Z of a rough network: shares off by .002 at most, of weights known to .005. Flows with
-    errors 100 times as large would not do."""
+    errors 67 times as large would not do."""
     energy, oracle = rough_energy(2), rough_oracle(2)
     minima = np.array([point["x"] for point in oracle["points"] if point["index"] == 0])
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from landscape.search import (
     SaddleResult,
     SaddleSearch,
     Status,
+    assign_basins,
     find_minima,
     find_saddles,
     make_basins,
@@ -381,3 +382,18 @@ def test_regions_of_capture_hold_no_other_stationary_point() -> None:
     assert clear.radius[0] == tested.radius[0] and (clear.extent <= tested.extent).all()
     away = torch.full((1, 10), 50.0, dtype=torch.float64)
     assert (tested.without(away).radius == tested.radius).all() and (tested.without(away).extent == tested.extent).all()
+
+
+def test_basins_of_a_search_are_those_of_its_minima_in_their_order() -> None:
+    """They label as basins made anew do, and their regions hold no other stationary point."""
+    energy = Energy(TripleWell(), 2)
+    found = find_saddles(energy, generator=torch.Generator().manual_seed(0))
+    assert found.basins is not None
+    np.testing.assert_array_equal(found.basins.x.numpy(), found.minima.x)
+    order = np.array([2, 0, 1])
+    turned = found.basins.ordered(order)
+    points = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+    labels = assign_basins(energy, points, found.basins)
+    np.testing.assert_array_equal(labels, assign_basins(energy, points, make_basins(energy, found.minima.x)))
+    np.testing.assert_array_equal(order[assign_basins(energy, points, turned)], labels)
+    assert (found.basins.nearest(torch.as_tensor(found.saddles.x))[0] == -1).all()

@@ -15,6 +15,7 @@ from landscape.cli.output import check_writable, ending, interruption_told
 from landscape.cli.provenance import provenance
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import UsageError
+from landscape.process import imported
 
 
 def analyze(arguments: argparse.Namespace) -> int:
@@ -59,6 +60,7 @@ def check(arguments: argparse.Namespace) -> int:
     from landscape.cli.labelling import energy_of
     from landscape.store import DOCUMENT, Analysis, Store
 
+    imported()
     given = Path(arguments.folder)
     options = CheckOptions(budget=arguments.budget, time_step=arguments.time_step, seed=arguments.seed)
     saved = Analysis.load(given)
@@ -117,6 +119,7 @@ def assign(arguments: argparse.Namespace) -> int:
     from landscape.cli.labelling import energy_of, label_points, load_points, save_labels
     from landscape.store import Analysis
 
+    imported()
     folder, points_file, target = Path(arguments.folder), Path(arguments.points), Path(arguments.output)
     if target.resolve() == points_file.resolve():
         raise UsageError(f"the labels would replace the points {points_file}: give another file with -o")

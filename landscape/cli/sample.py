@@ -20,6 +20,7 @@ from landscape.cli.labelling import energy_of, load_points
 from landscape.cli.output import check_writable, interruption_told
 from landscape.cli.terminal import Progress, emit
 from landscape.errors import UnsupportedError, UsageError
+from landscape.process import imported
 from landscape.tables import GAP, MAX_ROWS, WIDTH, aligned
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
     from landscape.sampling import SampleOptions, sample
     from landscape.search import assign_basins
 
+    imported()
     target = Path(arguments.output)
     check_writable(target)
     n_chains, n_draws = _counts(arguments)

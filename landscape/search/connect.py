@@ -46,7 +46,7 @@ class SaddleResult:
     where every index was searched, else None. expected : what it must be (1 for an energy that confines), None if it
     says nothing. complete : the stop rule was met before the budget ended, and saddles join all states of a confining
     energy. rounds : used. basins : of `minima`, in their order, with regions of capture that hold no other point; None
-    for clusters of particles.
+    for clusters of particles, and where there are no minima.
     """
 
     minima: StationaryPoints

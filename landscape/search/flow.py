@@ -176,7 +176,8 @@ def assign_basins(
 ) -> np.ndarray:
     """Label points (m, d) by the minimum that their gradient flow reaches: (m,) integers, -1 for no known one.
 
-    Rows that come to rest outside all regions of capture are relaxed and compared with the minima.
+    Rows that come to rest outside all regions of capture, or have not ended after options.max_iterations, are relaxed
+    by short steps and compared with the minima.
     """
     x = torch.as_tensor(points, dtype=energy.dtype, device=energy.device)
     if x.ndim != 2 or x.shape[1] != energy.dim:

@@ -29,8 +29,9 @@ Progress = Callable[[str], None]
 TEACHING = (1 / 16, 3 / 16)
 LEAST_PART = 1 / 16
 # The largest error, and the largest relative one, fall as labels^(-1 / LEARNING): guesses improve with them.
-LEARNING = np.array([1.6, 1.1])
-MARGIN, AT_MOST = 1.1, 2.0  # of labels over those that errors call for; of all so far: early errors are rough
+LEARNING = np.array([1.6, 0.8])
+MARGIN = 1.1  # of labels over those that errors call for
+AT_MOST = 2.0  # times the labels so far in all, as for errors so many times too large: early ones are rough
 EARLY = (1 / 8, 1 / 2)  # what corrections of these rounds count for, beside 1 of the others
 CLEARLY = 1.25  # times as often
 MIN_ROUND = 256
@@ -104,10 +105,10 @@ def exact_weights(
     draws, which are independent of each other.
 
     assign : positions (m, d), a float64 tensor -> (m,) integers, the number of the minimum that the gradient flow
-    reaches or -1. Flows are dear, so a draw with guess g (the lowest harmonic well, later what the nearest draws with a
-    label say) is labelled with a probability p only, and enters as
-    w [1(g = i) + (labelled / p) (1(label = i) - 1(g = i))], which is unbiased whatever the guess is worth. p is large
-    where the draw matters to its state and the guess is in doubt.
+    reaches or -1. Flows are dear, so a draw is labelled with a probability p only, which is large where it matters to
+    its state and its guess (the lowest harmonic well, later what the nearest labelled draws of its half say) is in
+    doubt. With the guess g by the labels of the other half it enters as
+    w [1(g = i) + (labelled / p) (1(label = i) - 1(g = i))], which is unbiased whatever the guess is worth.
 
     There are no numbers where the draws cannot be trusted (`ExactResult.reason`): too few effective ones, most of the
     weight on one, a tail without a mean, or mass in no known basin. UsageError for inputs that do not fit.

@@ -29,8 +29,8 @@ MARGIN = 1.1  # of sweeps over those that errors call for ...
 UNSEEN = 1.3  # ... and before anything is labelled, since labels add errors
 FIRST_ROUND = 100  # sweeps before the first look at the errors
 MAX_UNASSIGNED = 0.05  # share of positions in no known basin above which the weights mean nothing
-RARELY = 0.125  # least probability of a label: where the neighbours of a point agree; more where they are found wrong
-MIN_TOLD = 30  # labels of such points that tell how often they are wrong
+RARELY = 0.125  # least probability of a label: where the neighbours of a point agree; later more, if they were wrong
+MIN_TOLD = 30  # labels of points that are asked about so seldom, or twice as often, that tell how often they are wrong
 COMMON = 0.04  # share of a state below which its points are labelled more often
 MAX_DRIFT = 5.0  # standard errors between the halves of the chains; chance exceeds it about once in a million labels
 
@@ -268,7 +268,7 @@ class _Sampler:
         if answer.shape != (asked.sum(),) or ((answer < -1) | (answer >= n)).any():
             raise UsageError(f"assign returns one integer from -1 to {n - 1} a point, not an array {answer.shape}")
         self.n_labelled += len(answer)
-        wrong = (answer != guess[moved][asked])[p[asked] < 2 * self.rarely]
+        wrong = (answer != guess[moved][asked])[p[asked] < 2 * RARELY]
         if len(wrong) >= MIN_TOLD:  # of labels to come only: these probabilities must not depend on the answers
             self.rarely = float(np.clip(math.sqrt(2 * wrong.mean()), self.rarely, 1))
         label, corrections = guess.copy(), np.empty(moved.shape)
