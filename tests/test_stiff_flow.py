@@ -13,8 +13,9 @@ from scipy.stats import ortho_group
 from landscape.energy.energy import Energy
 from landscape.energy.potentials import MullerBrown, TripleWell
 from landscape.search import Basins, FlowOptions, Status, assign_basins, make_basins
+from landscape.search.driver import in_one_batch
 from landscape.search.flow import gradient_flow
-from landscape.search.stiff_flow import phi_1, phi_3, stiff_step
+from landscape.search.stiff_flow import StiffStep, phi_1, phi_3, stiff_step
 from landscape.search.traces import traced_flow
 
 
@@ -116,6 +117,10 @@ def test_labels_in_a_stiff_valley_agree_with_lsoda() -> None:
     assert (assign_basins(flat, points[:, :2], floor) != expected).sum() > 3
 
 
+def one_step(energy: Energy, *arguments: torch.Tensor) -> StiffStep:
+    return in_one_batch(energy, stiff_step(energy, *arguments))[0]
+
+
 def test_a_step_is_of_third_order() -> None:
     """Error of one step on Mueller-Brown against DOP853: 2^4 times smaller for half the time."""
     energy = Energy(MullerBrown(), 2)
@@ -124,7 +129,7 @@ def test_a_step_is_of_third_order() -> None:
     much = torch.full((3,), 1e9, dtype=torch.float64)
     errors = []
     for h in (1e-4, 5e-5, 2.5e-5):
-        step = stiff_step(energy, x, value, gradient, torch.full_like(much, h), much, much)
+        step = one_step(energy, x, value, gradient, torch.full_like(much, h), much, much)
         assert (step.dt == h).all()
         exact = [
             solve_ivp(lambda t, y: -energy.gradient(y[None])[0], (0, h), row, method="DOP853", rtol=1e-12, atol=1e-14)
@@ -152,12 +157,12 @@ def test_a_step_onto_a_well_that_the_model_does_not_know_is_refused() -> None:
     energy = Energy(lambda x: 0.5 * x[:, 0] ** 2 - 0.05 * torch.exp(-((x[:, 0] / 0.05) ** 2)), 1)
     x, far = torch.tensor([[0.4]], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
     value, gradient = energy.value_and_gradient(x)
-    step = stiff_step(energy, x, value, gradient, 60 * far, 1e-3 * far, far)
+    step = one_step(energy, x, value, gradient, 60 * far, 1e-3 * far, far)
     assert abs(float(step.x)) < 1e-6 and not step.accepted and float(step.next_dt) < float(step.dt)
     smooth = Energy(lambda x: 0.5 * x[:, 0] ** 2, 1)
     value, gradient = smooth.value_and_gradient(x)
-    assert stiff_step(smooth, x, value, gradient, 60 * far, 1e-3 * far, far).accepted
-    short = stiff_step(smooth, x, value, gradient, 60 * far, 1e-3 * far, 0.1 * far)
+    assert one_step(smooth, x, value, gradient, 60 * far, 1e-3 * far, far).accepted
+    short = one_step(smooth, x, value, gradient, 60 * far, 1e-3 * far, 0.1 * far)
     assert short.accepted and 0.05 <= float((short.x - x).abs()) <= 0.1
 
 
@@ -167,7 +172,7 @@ def test_rows_without_a_hessian_stay() -> None:
     x = torch.tensor([[0.0, 1.0], [0.5, 1.0]], dtype=torch.float64)
     one = torch.ones(2, dtype=torch.float64)
     value, gradient = energy.value_and_gradient(x)
-    step = stiff_step(energy, x, value, gradient, 0.1 * one, 0.1 * one, one)
+    step = one_step(energy, x, value, gradient, 0.1 * one, 0.1 * one, one)
     assert step.usable.tolist() == step.accepted.tolist() == [False, True]
     assert torch.equal(step.x[0], x[0]) and float(step.energy[1]) < float(value[1])
 

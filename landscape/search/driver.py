@@ -9,8 +9,9 @@ nowhere else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from enum import IntEnum
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,9 @@ from landscape.energy import Energy
 
 State = dict[str, torch.Tensor]
 Step = Callable[[State], State]
+Result = TypeVar("Result")
+# A method that yields points (n, d) and is sent E (n,) and the gradient (n, d) there.
+Stages = Generator[torch.Tensor, tuple[torch.Tensor, torch.Tensor], Result]
 
 
 def working_copy(energy: Energy, x: torch.Tensor, single: bool) -> tuple[Energy, torch.Tensor]:
@@ -80,7 +84,7 @@ def iterate(
     observe : called after each step with the original row numbers at work and the state (for recorded paths).
     axes : of entries whose rows are not the first axis, the number of the axis.
     inference : run in torch's inference mode, in which a tensor operation costs a sixth less. The step then evaluates
-        energies by `evaluate`.
+        energies by `evaluate`, and whatever else differentiates them by `ordinary`.
 
     Returns
     -------
@@ -94,10 +98,40 @@ def iterate(
     return {name: part.clone() for name, part in ended.items()}  # ordinary tensors again
 
 
+def ordinary(function: Callable[..., Result], *x: torch.Tensor) -> Result:
+    """function(*x) from within inference mode: of copies made outside of it, which are ordinary tensors."""
+    with torch.inference_mode(False):
+        return function(*(part.clone() for part in x))
+
+
 def evaluate(energy: Energy, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """E (n,) and its gradient (n, d) at points x (n, d), for a step that may run in inference mode."""
-    with torch.inference_mode(False):
-        return energy.value_and_gradient(x.clone())  # a copy made here is an ordinary tensor
+    return ordinary(energy.value_and_gradient, x)
+
+
+def in_one_batch(energy: Energy, *methods: Stages[Result]) -> list[Result]:
+    """What methods return that run side by side: points that several of them ask for at a time are evaluated together,
+    since few cost nearly as much time as many."""
+    asked: dict[int, torch.Tensor] = {}
+    returned: dict[int, Result] = {}
+
+    def advance(k: int, answer: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        try:
+            asked[k] = next(methods[k]) if answer is None else methods[k].send(answer)
+        except StopIteration as end:
+            asked.pop(k, None)
+            returned[k] = end.value
+
+    for k in range(len(methods)):
+        advance(k, None)
+    while asked:
+        working = list(asked)
+        points = [asked[k] for k in working]
+        value, gradient = evaluate(energy, torch.cat(points) if len(points) > 1 else points[0])
+        sizes = [len(part) for part in points]
+        for k, answer in zip(working, zip(value.split(sizes), gradient.split(sizes), strict=True), strict=True):
+            advance(k, answer)
+    return [returned[k] for k in range(len(methods))]
 
 
 def _loop(

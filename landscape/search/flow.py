@@ -11,7 +11,7 @@ import torch
 from landscape.energy import Energy, ParticleSymmetry
 from landscape.errors import UsageError
 from landscape.search.basins import Basins
-from landscape.search.driver import State, Status, iterate
+from landscape.search.driver import Stages, State, Status, in_one_batch, iterate
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.stiff_flow import stiff_step
 from landscape.tasks import task
@@ -78,7 +78,7 @@ def gradient_flow(
     state["status"][finite & (state["label"] >= 0)] = Status.CAPTURED
     return iterate(
         lambda s: _flow_step(energy, s, basins, options, observe is not None),
-        state, ("x", "label"), options.max_iterations, observe,
+        state, ("x", "label"), options.max_iterations, observe, inference=True,
     )  # fmt: skip
 
 
@@ -86,12 +86,15 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
     """One step a row, explicit or stiff; rows whose step is refused stay where they are with a shorter time step."""
     explicit, stiff = (torch.nonzero(state["stiff"] == kind)[:, 0] for kind in (False, True))
     if not len(stiff):
-        trial = _explicit_step(energy, state, options)
+        (trial,) = in_one_batch(energy, _explicit_step(energy, state, options))
     elif not len(explicit):
-        trial = _stiff_step(energy, state, options, record)
+        (trial,) = in_one_batch(energy, _stiff_step(energy, state, options, record))
     else:
-        mild = _explicit_step(energy, _rows(state, explicit), options)
-        trial = _stiff_step(energy, _rows(state, stiff), options, record)
+        mild, trial = in_one_batch(
+            energy,
+            _explicit_step(energy, _rows(state, explicit), options),
+            _stiff_step(energy, _rows(state, stiff), options, record),
+        )
         mild["interior"] = mild["x"][:, None].expand(-1, trial["interior"].shape[1], -1)
         order = torch.cat([explicit, stiff]).argsort()
         trial = {name: torch.cat([mild[name], part])[order] for name, part in trial.items()}
@@ -121,17 +124,17 @@ def _stiff_cost(energy: Energy) -> float:
     return torch.inf if explicit_only else 2 * energy.dim + 2
 
 
-def _explicit_step(energy: Energy, state: State, options: FlowOptions) -> State:
+def _explicit_step(energy: Energy, state: State, options: FlowOptions) -> Stages[State]:
     """One Bogacki-Shampine 3(2) step a row."""
     x, dt = state["x"], state["dt"]
     h = -dt[:, None]
     s1 = h * state["gradient"]
-    s2 = h * energy.gradient(x.add(s1, alpha=1 / 2))
+    s2 = h * (yield x.add(s1, alpha=1 / 2))[1]
     third = 3 / 4 * s2
-    s3 = h * energy.gradient(x + third)
+    s3 = h * (yield x + third)[1]
     move = (2 / 9 * s1).add(s2, alpha=1 / 3).add(s3, alpha=4 / 9)
     new = x + move
-    value, gradient = energy.value_and_gradient(new)
+    value, gradient = yield new
     s4 = h * gradient
     error = (-5 / 72 * s1).add(s2, alpha=1 / 12).add(s3, alpha=1 / 9).add(s4, alpha=-1 / 8).norm(dim=1)
     error = error / (options.tolerance * state["local"])
@@ -155,10 +158,10 @@ def _explicit_step(energy: Energy, state: State, options: FlowOptions) -> State:
     }  # fmt: skip
 
 
-def _stiff_step(energy: Energy, state: State, options: FlowOptions, record: bool) -> State:
+def _stiff_step(energy: Energy, state: State, options: FlowOptions, record: bool) -> Stages[State]:
     """One `stiff_step` a row. Rows go on with explicit ones where these, too, would be cheap."""
     x, local = state["x"], state["local"]
-    step = stiff_step(
+    step = yield from stiff_step(
         energy, x, state["energy"], state["gradient"], state["dt"], options.tolerance * local, LONGEST * local, record
     )
     # At rest beside a stationary point, or in a flat valley, where the quadratic model's lies anywhere.

@@ -10,6 +10,7 @@ import torch
 
 from landscape.energy import Energy, Periodic
 from landscape.energy.symmetry import distances
+from landscape.search.driver import ordinary
 from landscape.search.stationary import NEWTON_TOLERANCE, NOISE, StationaryPoints
 
 TOLERANCE = 0.1  # largest mismatch at which a point counts as reached
@@ -170,8 +171,7 @@ class KnownPoints:
     def _products(self, energy: Energy, at: torch.Tensor, away: torch.Tensor) -> torch.Tensor:
         """H dx (n, d) of the points at places `at` (n,) for dx (n, d)."""
         if not len(self.maps[0]):
-            with torch.inference_mode(False):  # of copies made here: ordinary tensors
-                return energy.hvp(self.x[at].clone(), away.clone())
+            return ordinary(energy.hvp, self.x[at], away)
         rows = max(1, BLOCK // self.maps[0].numel())
         parts = zip(at.split(rows), away.split(rows), strict=True)
         return torch.cat([torch.bmm(self.maps[place, 0], part[:, :, None])[:, :, 0] for place, part in parts])

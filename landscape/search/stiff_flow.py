@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from landscape.energy import Energy
+from landscape.search.driver import Stages, ordinary
 
 BLOCK = 2**23  # numbers in the arrays that are worked on together (64 MB in float64)
 ATTEMPTS = 4  # lengths of step that one Hessian is used for
@@ -54,7 +55,7 @@ def stiff_step(
     tolerance: torch.Tensor,
     longest: torch.Tensor,
     record: bool = False,
-) -> StiffStep:
+) -> Stages[StiffStep]:
     """One step from x (n, d), where the energy is `value` (n,), in the time dt (n,) or less.
 
     With F = -grad E and J = -H(x), whose eigenvectors turn the phi functions into those of numbers,
@@ -63,13 +64,16 @@ def stiff_step(
     On the way x(t) = x + t phi_1(t J) F + 2 (t^3 / h^2) phi_3(t J) D.
 
     tolerance (n,) : of |x' - u|. longest (n,) : of |u - x|. Rows whose energy does not fall, or not as the model
-    foretells (something lies between), are refused. Cost: one Hessian and two gradients, one more for each retry.
+    foretells (something lies between), are refused. Cost: one Hessian and two gradients, one more for each retry; the
+    gradients are asked for (`in_one_batch`).
     """
     size = max(1, BLOCK // (x.shape[1] * max(x.shape[1], HALVINGS)))
     arguments = (x, value, gradient, dt, tolerance, longest)
     if len(x) <= size:
-        return _stiff_step(energy, record, *arguments)
-    parts = [_stiff_step(energy, record, *part) for part in zip(*(a.split(size) for a in arguments), strict=True)]
+        return (yield from _stiff_step(energy, record, *arguments))
+    parts = []
+    for part in zip(*(a.split(size) for a in arguments), strict=True):
+        parts.append((yield from _stiff_step(energy, record, *part)))
     names = [field.name for field in fields(StiffStep)]
     return StiffStep(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
@@ -77,8 +81,8 @@ def stiff_step(
 def _stiff_step(
     energy: Energy, record: bool, x: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor, dt: torch.Tensor,
     tolerance: torch.Tensor, longest: torch.Tensor,
-) -> StiffStep:  # fmt: skip
-    hessian = energy.hessian(x)
+) -> Stages[StiffStep]:  # fmt: skip
+    hessian = ordinary(energy.hessian, x)
     usable = hessian.isfinite().all(2).all(1)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     curvature, modes = torch.linalg.eigh(torch.where(usable[:, None, None], hessian, eye))
@@ -91,8 +95,8 @@ def _stiff_step(
             break
         c, f, v = curvature[rows], force[rows], modes[rows]
         first = phi_1(h[rows, None], c) * f
-        reached = -energy.gradient(x[rows] + out_of(v, first))
-        d = into(v, reached) - f + c * first
+        _, slope = yield x[rows] + out_of(v, first)
+        d = into(v, -slope) - f + c * first
         correction = 2 * phi_3(h[rows, None], c) * d
         error[rows] = (correction.norm(dim=1) / tolerance[rows]).nan_to_num(torch.inf)
         move[rows], defect[rows] = first + correction, d
@@ -103,7 +107,7 @@ def _stiff_step(
     new = torch.where(done[:, None], x + out_of(modes, move), x)
     at = torch.nonzero(done)[:, 0]
     new_value, new_gradient = value.clone(), gradient.clone()
-    new_value[at], new_gradient[at] = energy.value_and_gradient(new[at])
+    new_value[at], new_gradient[at] = yield new[at]
     foretold = -(move * (force - 0.5 * curvature * move + defect / 3)).sum(1)
     change = new_value - value
     as_foretold = ((change - foretold).abs() <= MODEL_ERROR * change.abs()) | (move.norm(dim=1) < SHORT * longest)
