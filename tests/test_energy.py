@@ -84,7 +84,7 @@ def test_no_call_gets_more_than_a_chunk() -> None:
     value, gradient, _ = closed_form(x)
     np.testing.assert_allclose(energy(x), value, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(energy.gradient(x), gradient, rtol=1e-12, atol=1e-12)
-    assert max(seen) == GRADIENT_CHUNK
+    assert GRADIENT_CHUNK / 2 < max(seen) <= GRADIENT_CHUNK
     seen.clear()
     x = points(HESSIAN_CHUNK)
     np.testing.assert_allclose(energy.hessian(x), closed_form(x)[2], rtol=1e-12, atol=1e-12)

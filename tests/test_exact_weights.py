@@ -26,7 +26,7 @@ from landscape.weights import (
     sample_weights,
     weight_interval,
 )
-from landscape.weights.neighbours import Guess, harmonic_guess
+from landscape.weights.neighbours import NEIGHBOURS, RIDGE, Guess, _plane_votes, harmonic_guess
 from landscape.weights.plan import make_plan
 from landscape.weights.tails import effective_draws, generalised_pareto_shape, pareto_shape
 from landscape.weights.tempering import plan_path, weighted_draws
@@ -409,3 +409,21 @@ def test_label_probabilities_of_draws_that_weigh_nothing() -> None:
     assert np.isfinite(found).all() and (found >= 0).all() and found.max() <= 1
     # As many labels as were asked for, although a few draws are worth thousands of them.
     assert found.sum() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("dim", [2, 15])
+def test_neighbours_vote_by_a_plane(dim: int) -> None:
+    """Their votes times any values are the height at 0 of the plane fitted to these by weighted least squares with a
+    ridge on its slopes: against `lstsq`, in fewer and in more dimensions than there are neighbours."""
+    generator = np.random.default_rng(0)
+    away = generator.standard_normal((4, NEIGHBOURS, dim))
+    away = away[np.arange(4)[:, None], np.linalg.norm(away, axis=2).argsort(1)]
+    distance, values = np.linalg.norm(away, axis=2), generator.standard_normal((4, NEIGHBOURS))
+    votes = _plane_votes(away, distance)
+    for a, r, f, vote in zip(away, distance, values, votes, strict=True):
+        reach = 1.05 * r[-1]
+        root = 1 - (r / reach) ** 2  # of the weights
+        ridge = np.sqrt(RIDGE * (root**2).sum()) * np.eye(dim + 1)[1:]
+        rows = np.vstack([root[:, None] * np.column_stack([np.ones(len(a)), a / reach]), ridge])
+        height = np.linalg.lstsq(rows, np.concatenate([root * f, np.zeros(dim)]), rcond=None)[0][0]
+        assert vote @ f == pytest.approx(height, rel=1e-10)

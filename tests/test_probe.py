@@ -305,11 +305,15 @@ def test_the_dimension_is_asked_for_only_where_it_is_missing() -> None:
 
 
 def test_wide_networks_are_evaluated_in_smaller_chunks() -> None:
-    """A network of six layers keeps six activations of its width a row; 256 MiB of them may live at once."""
-    small, wide = (as_energy(MLP(2, [width] * 6, "tanh", 1.0)) for width in (16, 1024))
-    assert small.gradient_chunk == GRADIENT_CHUNK
-    assert 2**28 / (8 * 1024 * 14) < wide.gradient_chunk < 2**28 / (8 * 1024 * 6)
-    assert 1 <= wide.hessian_chunk <= wide.gradient_chunk / 3
+    """A network of six layers keeps six activations of its width a row: 8 MiB of them are worked on together, or those
+    of 512 rows, and 256 MiB of a Hessian's may live at once."""
+    tiny, small, wide = (as_energy(MLP(2, [width] * 6, "tanh", 1.0)) for width in (4, 64, 1024))
+    huge = as_energy(MLP(2, [2**17], "tanh", 1.0))
+    assert tiny.gradient_chunk == GRADIENT_CHUNK
+    assert 2**23 / (8 * 64 * 14) < small.gradient_chunk < 2**23 / (8 * 64 * 6)
+    assert wide.gradient_chunk == 512
+    assert 2**28 / (8 * 2**17 * 3) < huge.gradient_chunk <= 2**28 / (8 * 2**17)
+    assert 2**26 / (8 * 1024 * 14) < wide.hessian_chunk < 2**26 / (8 * 1024 * 6)
     x = np.random.default_rng(0).standard_normal((wide.gradient_chunk + 1, 2))
     rows = [0, -1]
     np.testing.assert_allclose(wide.gradient(x)[rows], wide.gradient(x[rows]), rtol=1e-10)

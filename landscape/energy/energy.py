@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -18,7 +19,8 @@ from landscape.errors import EnergyError, left
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 # Most rows evaluated in one call. Chosen by memory: a published network keeps about 1,500 doubles a row alive for a
-# gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies.
+# gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies, the first to
+# what a processor's cache holds.
 GRADIENT_CHUNK = 16384
 HESSIAN_CHUNK = 4096
 # Above this dimension nothing forms a d x d matrix unless asked: lowest modes, Newton steps and determinants come from
@@ -161,10 +163,10 @@ class Energy:
         points = self._points(x)
         self.evaluations.value += len(points)
         if self.value_needs_grad:
-            parts = [self._graph(part)[1].detach() for part in points.split(self.gradient_chunk)]
+            parts = [self._graph(part)[1].detach() for part in _even(points, self.gradient_chunk)]
         else:
             with torch.no_grad():
-                parts = [self._apply(part).detach() for part in points.split(self.gradient_chunk)]
+                parts = [self._apply(part).detach() for part in _even(points, self.gradient_chunk)]
         return self._like(x, torch.cat(parts))
 
     def gradient(self, x: Array) -> Array:
@@ -178,7 +180,7 @@ class Energy:
         if len(points) <= self.gradient_chunk:
             value, gradient = self._value_and_gradient(points)
         else:
-            parts = [self._value_and_gradient(part) for part in points.split(self.gradient_chunk)]
+            parts = [self._value_and_gradient(part) for part in _even(points, self.gradient_chunk)]
             value, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
         return self._like(x, value), self._like(x, gradient)
 
@@ -291,6 +293,11 @@ class Energy:
     @staticmethod
     def _like(x: Array, result: torch.Tensor) -> Array:
         return result if isinstance(x, torch.Tensor) else result.cpu().numpy()
+
+
+def _even(points: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
+    """Parts of equal size, of at most so many rows."""
+    return points.tensor_split(max(1, math.ceil(len(points) / most)))
 
 
 def _derivative(

@@ -19,7 +19,7 @@ from landscape.sampling.step_size import StepSize
 # Hessian eigenvalues below this part of the largest count as this part, so that a flat direction keeps a finite width.
 FLAT = 1e-4
 
-BLOCK = 2**18  # numbers up to which all components are worked on together; beyond, one after the other is as fast
+BLOCK = 2**18  # numbers that are worked on together: more of them leave the processor's cache
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,7 @@ class StudentMixture:
         component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
         normal = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
         chi2 = torch.randn(n, self.dof, dtype=torch.float64, generator=generator).square().sum(1, keepdim=True)
-        if n * self.factors[0].numel() <= BLOCK:
-            step = torch.bmm(self.factors[component], normal[:, :, None])[:, :, 0]
-        else:
-            step = torch.empty_like(normal)
-            for k in component.unique().tolist():
-                step[component == k] = normal[component == k] @ self.factors[k].mT
-        return self.means[component] + step * (self.dof / chi2).sqrt()
+        return self.means[component] + own_products(self.factors, component, normal) * (self.dof / chi2).sqrt()
 
     def log_components(self, x: torch.Tensor) -> torch.Tensor:
         """Log of weight times density of each component at x: (n, d) -> (n, k)."""
@@ -121,12 +115,30 @@ def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
     return torch.linalg.solve_triangular(factors, eye, upper=False)
 
 
+def own_products(matrices: torch.Tensor, component: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Each vector times the matrix of its component: (k, d, d), (n,), (n, d) -> (n, d)."""
+    if len(vectors) * matrices[0].numel() <= BLOCK:
+        return torch.bmm(matrices[component], vectors[:, :, None])[:, :, 0]
+    out = torch.empty_like(vectors)
+    for k in component.unique().tolist():
+        out[component == k] = vectors[component == k] @ matrices[k].mT
+    return out
+
+
+def whitened(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
+    """L_k^-1 (x_n - mean_k) with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (k, d, n), in one product of matrices.
+
+    Measured from the middle of the means, so that rounding is that of distances, not of coordinates.
+    """
+    middle = means.mean(0)
+    at_means = torch.bmm(inverses, (means - middle)[:, :, None]).flatten(0, 1)
+    return torch.addmm(at_means, inverses.flatten(0, 1), (x - middle).T, beta=-1).view(*means.shape, len(x))
+
+
 def squared_distances(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
     """|L_k^-1 (x_n - mean_k)|^2 with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (n, k)."""
-    if x.numel() * len(means) <= BLOCK:
-        return torch.bmm(x - means[:, None], inverses.mT).square().sum(2).T
-    parts = [((x - mean) @ inverse.mT).square().sum(1) for mean, inverse in zip(means, inverses, strict=True)]
-    return torch.stack(parts, 1)
+    parts = x.split(max(1, BLOCK // means.numel()))
+    return torch.cat([whitened(part, means, inverses).square_().sum(1) for part in parts], 1).T
 
 
 def harmonic_covariances(hessians: torch.Tensor, beta: float) -> torch.Tensor:

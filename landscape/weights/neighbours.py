@@ -70,15 +70,22 @@ def _plane_votes(away: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
     A plane through it by least squares has its value there as sum_j v_j f_j, v ~ M^-1 1 with M = A A' + r W^-1, for
     any f: of the indicator of a basin whose boundary is smooth it says more than a mean. W: the weights
-    (1 - |a|^2)^2 of the neighbours in units of the farthest's distance; r : RIDGE sum W, on the slopes.
+    (1 - |a|^2)^2 of the neighbours in units of the farthest's distance; r : RIDGE sum W, on the slopes. In few
+    dimensions M^-1 1 = B 1 - B A (1 + A' B A)^-1 A' B 1 with B = W / r takes a matrix of d x d.
     """
     reach = 1.05 * distance[:, -1:, None] + 1e-300
     away = away / reach
     weight = (1 - (distance / reach[:, :, 0]) ** 2) ** 2
-    m = away @ away.transpose(0, 2, 1)
-    diagonal = np.arange(distance.shape[1])
-    m[:, diagonal, diagonal] += RIDGE * weight.sum(1, keepdims=True) / weight
-    vote = np.linalg.solve(m, np.ones((*distance.shape, 1)))[:, :, 0]
+    part = weight / (RIDGE * weight.sum(1, keepdims=True))
+    (k, d), away_t = away.shape[1:], away.transpose(0, 2, 1)
+    if d < k:
+        scaled = part[:, :, None] * away
+        slope = np.linalg.solve(away_t @ scaled + np.eye(d), scaled.sum(1)[:, :, None])
+        vote = part - (scaled @ slope)[:, :, 0]
+    else:
+        m = away @ away_t
+        m[:, np.arange(k), np.arange(k)] += 1 / part
+        vote = np.linalg.solve(m, np.ones((*part.shape, 1)))[:, :, 0]
     return vote / vote.sum(1, keepdims=True)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from landscape.energy import Energy
 from landscape.sampling import Chains, StudentMixture
-from landscape.sampling.independence import inverse_factors
+from landscape.sampling.independence import BLOCK, inverse_factors, own_products, whitened
 from landscape.sampling.mala import TARGET_ACCEPTANCE
 
 PILOT_STEP = 1.2  # first step of the walkers times d^(1/6): somewhat below the best one for a Gaussian
@@ -152,7 +152,7 @@ class _Walkers:
         old, parts, slope = self.chains, self.log_components, self.slope
         noise = torch.randn(old.x.shape, dtype=torch.float64, generator=self.generator)
         drift = 0.5 * size * self._pull(t, old, slope, component)
-        new = Chains.init(self.energy, old.x + size * self._scaled(drift + noise, component))
+        new = Chains.init(self.energy, old.x + size * own_products(self.mixture.factors, component, drift + noise))
         new_parts = self.mixture.log_components(new.x)
         new_slope = self._slope(new.x, new_parts)
         # The noise that would bring the walker back, but for its sign.
@@ -176,30 +176,21 @@ class _Walkers:
 
     def _slope(self, x: torch.Tensor, log_components: torch.Tensor) -> torch.Tensor:
         """Gradient of log q, (n, d)."""
-        share, slope = torch.softmax(log_components, 1), torch.zeros_like(x)
-        for k, (mean, inverse) in enumerate(zip(self.mixture.means, self.inverses, strict=True)):
-            z = (x - mean) @ inverse.mT
-            slope -= (share[:, k] * self._strength(z))[:, None] * (z @ inverse)
-        return slope
+        means, rows = self.mixture.means, max(1, BLOCK // self.mixture.means.numel())
+        slope = []
+        for part, share in zip(x.split(rows), torch.softmax(log_components, 1).split(rows), strict=True):
+            z = whitened(part, means, self.inverses)
+            pull = share.T[:, None] * self._strength(z) * z
+            slope.append(-pull.flatten(0, 1).T @ self.inverses.flatten(0, 1))
+        return torch.cat(slope)
 
     def _pull(self, t: float, chains: Chains, slope: torch.Tensor, component: torch.Tensor) -> torch.Tensor:
         """Gradient of log p_t(x, k) in the coordinates of component k, (n, d)."""
-        pull = self._scaled(-t * (slope + self.beta * chains.gradient), component, transposed=True)
-        for k in component.unique().tolist():
-            rows = component == k
-            z = (chains.x[rows] - self.mixture.means[k]) @ self.inverses[k].mT
-            pull[rows] -= self._strength(z)[:, None] * z
-        return pull
+        pull = own_products(self.mixture.factors.mT, component, -t * (slope + self.beta * chains.gradient))
+        z = own_products(self.inverses, component, chains.x - self.mixture.means[component])
+        return pull - self._strength(z) * z
 
     def _strength(self, z: torch.Tensor) -> torch.Tensor:
-        """Of the pull of a t distribution towards its mean, in its own coordinates: (n, d) -> (n,)."""
+        """Of the pull of a t distribution towards its mean, in its own coordinates, the second axis of z."""
         dof = self.mixture.dof
-        return (dof + z.shape[1]) / (dof + z.square().sum(1))
-
-    def _scaled(self, vectors: torch.Tensor, component: torch.Tensor, transposed: bool = False) -> torch.Tensor:
-        """L_k v of each row, or L_k^T v, with the Cholesky factor L_k of its component."""
-        out = torch.empty_like(vectors)
-        for k in component.unique().tolist():
-            rows, factor = component == k, self.mixture.factors[k]
-            out[rows] = vectors[rows] @ (factor if transposed else factor.mT)
-        return out
+        return (dof + z.shape[1]) / (dof + z.square().sum(1, keepdim=True))
