@@ -144,6 +144,22 @@ def test_public_names_are_there(package: str) -> None:
         _ = module.no_such_name
 
 
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_see_the_names_that_are_there(package: str) -> None:
+    """What is imported under TYPE_CHECKING is what comes on first use, from the same modules."""
+    tree = ast.parse(ROOT.joinpath(*package.split("."), "__init__.py").read_text())
+    (choice,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = {
+        f"{node.module}.{alias.name}"
+        for node in choice.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (call,) = (node for node in ast.walk(choice.orelse[0]) if isinstance(node, ast.Call))
+    given = ast.literal_eval(call.args[1])
+    assert told == {f"{package}.{module}.{name}" for module, names in given.items() for name in names}
+
+
 def test_weights_are_public() -> None:
     assert {"SampledWeights", "sample_weights", "sublevel_basins"} <= set(landscape.__all__)
 

@@ -184,6 +184,7 @@ def test_the_store_is_one_file_that_holds_what_the_json_holds(wells: Path, tmp_p
     with contextlib.closing(sqlite3.connect(wells / "analysis.sqlite")) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
         assert db.execute("PRAGMA user_version").fetchone()[0] == database.SCHEMA
+        assert db.execute("PRAGMA auto_vacuum").fetchone()[0] == 1, "full: what is dropped must not stay in the file"
         kinds = {row[0] for row in db.execute("SELECT DISTINCT typeof(energy) FROM points")}
         assert kinds == {"real"}, "numpy's own numbers would be stored as blobs"
 
