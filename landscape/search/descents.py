@@ -8,7 +8,7 @@ import torch
 from landscape.energy import Energy, Periodic
 from landscape.search.driver import State, Status
 from landscape.search.lbfgs import FIRST, LBFGS, relax
-from landscape.search.recognition import KnownPoints, known_points
+from landscape.search.recognition import known_points
 from landscape.search.stationary import DEGENERATE, Catalogue, StationaryPoints
 
 MAX_ESCAPES = 10  # rounds in which rows on saddles and plateaus are pushed off
@@ -68,7 +68,7 @@ class Descents:
         pushed = np.zeros(len(x), bool)  # rows that were moved off a degenerate point: once is enough
         rows = np.arange(len(x))
         for _ in range(MAX_ESCAPES):
-            known = self.known()
+            known = known_points(self.energy, self.catalogue.points(), self.minimum_numbers(), models=not self.many)
             first = FIRST * (self.energy.dim**0.5 if self.many else 1.0)
             ended = relax(
                 self.energy, x, self.radius, self.options, center=self.center, first=first, known=known, leave=leave
@@ -136,10 +136,6 @@ class Descents:
         return x + 1e-2 * self.radius * direction.to(x)
 
     # -- what was found ------------------------------------------------------------------------------------------------
-
-    def known(self) -> KnownPoints | None:
-        """The minima, for descents that are to end near one of them."""
-        return known_points(self.energy, self.catalogue.points(), self.minimum_numbers(), models=not self.many)
 
     def minima(self) -> StationaryPoints:
         return self.catalogue.points().of_index(0)

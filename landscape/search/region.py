@@ -10,7 +10,7 @@ import torch
 
 from landscape.energy import Energy
 from landscape.errors import EnergyError
-from landscape.search.descents import SAMPLE, Descents
+from landscape.search.descents import Descents
 from landscape.search.driver import Status
 from landscape.search.lbfgs import LBFGS, relax
 from landscape.search.starts import Box, Gaussian, draw_finite
@@ -102,9 +102,11 @@ def _coarse_descent(descents: Descents, n: int) -> None:
     The starts lie around the origin; n each at distances of order 1, a few each much farther out. A second round starts
     around the best point of the first, for wells far from the origin.
     """
+    energy = descents.energy
     for center in (None, descents.center):
         x, reach = _pilot_starts(descents, n, center)
-        ended = _pilot_ends(descents, x, reach, center)
+        ended = relax(energy, x, reach, LBFGS(max_iterations=200), center=center)
+        descents.settle(ended)
         minima = descents.minima()
         usable = (ended["status"] != Status.DIVERGED) & ended["energy"].isfinite()
         if len(minima):
@@ -139,23 +141,6 @@ def _pilot_starts(descents: Descents, n: int, center: torch.Tensor | None) -> tu
         x = draw_finite(energy, Gaussian(0.0, PILOT_SCALES[-1]), n, generator)
         return x, torch.ones(n, dtype=x.dtype, device=x.device)
     return x[finite], scale.to(x).clamp_min(1.0)[finite]
-
-
-def _pilot_ends(
-    descents: Descents, x: torch.Tensor, reach: torch.Tensor, center: torch.Tensor | None
-) -> dict[str, torch.Tensor]:
-    """Where descents from x (n, d), each with its own length scale (n,), end: x, energy and status. Some go first, so
-    that the others know what they find."""
-    turn = (torch.arange(len(x), device=x.device) % SAMPLE).clamp_max(1)
-    ends = {"x": x.clone(), "energy": x.new_zeros(len(x)), "status": torch.zeros_like(turn)}
-    for k in (0, 1):
-        rows = torch.nonzero(turn == k)[:, 0]
-        known = descents.known()
-        ended = relax(descents.energy, x[rows], reach[rows], LBFGS(max_iterations=200), center=center, known=known)
-        descents.settle(ended)
-        for name, part in ends.items():
-            part[rows] = ended[name].to(part)
-    return ends
 
 
 def _box_of_minima(descents: Descents) -> Box:
