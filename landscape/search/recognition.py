@@ -26,11 +26,11 @@ class KnownPoints:
     """Nondegenerate stationary points x_i of any index with their quadratic models E_i + dx.H_i dx / 2, dx = y - x_i.
 
     numbers (k,) : in the catalogue. x (k, d). energy (k,). maps (k, 3, d, d) : |L|^(1/2) V and sign(L) |L|^(-1/2) V,
-    where H = V' L V, which take dx and the gradient at y to the same vector if the model is right, and |H|^-1;
-    (k, 1, d, d) : H alone, for products; (k, 0, 0, 0) where Hessians are not kept. floor (k,) : norm of the difference
-    between those two vectors at x_i itself, which is known to the tolerance of its polish. radius (k,) : of balls in
-    which nothing but x_i can be meant, as is known from elsewhere. symmetry : of a periodic energy, of whose copies the
-    nearest counts.
+    where H = V' L V, softest modes first, which take dx and the gradient at y to the same vector if the model is right,
+    and |H|^-1; (k, 1, d, d) : H alone, for products; (k, 0, 0, 0) where Hessians are not kept. floor (k,) : norm of the
+    difference between those two vectors at x_i itself, which is known to the tolerance of its polish. radius (k,) : of
+    balls in which nothing but x_i can be meant, as is known from elsewhere. symmetry : of a periodic energy, of whose
+    copies the nearest counts.
     """
 
     numbers: torch.Tensor
@@ -100,9 +100,11 @@ class KnownPoints:
         """How wrong the models of the points at places `at` (n,) are at y (n, d), and |H|^-1 times the gradient (n, d).
 
         With u = |L|^(1/2) V dx and w = sign(L) |L|^(-1/2) V grad E, the mismatch (n,) is the larger of |w - u| / |u|,
-        how far Newton's step from y misses x_i in the norm of the energy (neither units nor stiff modes beside soft
-        ones change it), and |E - E_i - dx.grad E / 2| / (|u|^2 / 2), how far the energy is from that of a quadratic
-        function with the gradients at x_i and y. It is 0 within `radius`; nan where energy or gradient are not finite.
+        how far Newton's step from y misses x_i in the norm of the energy, and |E - E_i - dx.grad E / 2| / (|u|^2 / 2),
+        how far the energy is from that of a quadratic function with the gradients at x_i and y. The first is the
+        largest over the softest mode, the softest two, ... and all of them: stiff modes, in which all wells are alike,
+        must not hide that the point lies in another one along the soft modes. It is 0 within `radius`; nan where energy
+        or gradient are not finite.
         """
         n, d = y.shape
         rows = max(1, BLOCK // max(1, self.maps.shape[1:].numel()))
@@ -123,11 +125,11 @@ class KnownPoints:
         mapped = torch.bmm(maps, torch.stack([away.T, gradient, gradient], 1).view(3 * n, d, 1))
         u, w, step = mapped.view(n, 3, d).permute(1, 2, 0).contiguous().unbind()
         off = w - u
-        products = torch.stack([away, u, off]) * torch.stack([gradient.T, u, off])
-        work, size, error = products.sum(1).unbind()
-        missed = (error.sqrt() - floor) / size.sqrt()
+        sizes, errors = torch.stack([u, off]).square_().cumsum(1).unbind()  # softest modes first
+        missed = ((errors.sqrt_() - floor) / sizes.sqrt()).amax(0)
+        work = (away * gradient.T).sum(0)
         rise = torch.sub(work, energy - level, alpha=2).abs() - noise
-        mismatch = torch.maximum(missed, rise / size)
+        mismatch = torch.maximum(missed, rise / sizes[-1])
         return mismatch if inside is None else mismatch.masked_fill_(inside, 0), step.T
 
     def reached_by_products(
@@ -198,6 +200,8 @@ def known_points(
     if models and not energy.matrix_free:
         maps = np.zeros((len(x), 3, *kept.shape[1:]))
         values, vectors = np.linalg.eigh(kept)
+        order = np.abs(values).argsort(1)
+        values, vectors = np.take_along_axis(values, order, 1), np.take_along_axis(vectors, order[:, None], 2)
         root = np.sqrt(np.abs(values))
         maps[:, :2] = np.stack([root, np.sign(values) / root], 1)[:, :, :, None] * vectors.swapaxes(1, 2)[:, None]
         maps[:, 2] = (vectors / np.abs(values)[:, None]) @ vectors.swapaxes(1, 2)
