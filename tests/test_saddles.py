@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -359,8 +361,8 @@ TILTED = np.sort(np.roots([1, 0, -1, 0.35]).real)  # minimum, saddle, minimum, a
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_shallow_well_is_left_across_its_saddle(seed: int) -> None:
-    """In ten dimensions random directions do not meet a saddle that is near in one of them, and the ball and ellipsoid
-    which they test hold it: both sides of the saddle would be told to end in the shallow well."""
+    """In ten dimensions random directions do not meet a saddle that is near in one of them, and a ball and ellipsoid
+    which they test would hold it: both sides of the saddle would be told to end in the shallow well."""
     energy = Energy(tilted_wells, 10)
     found = find_saddles(energy, config=SaddleSearch(max_index=1), generator=torch.Generator().manual_seed(seed))
     np.testing.assert_allclose(found.minima.x[:, 0], TILTED[[0, 2]], atol=1e-8)
@@ -373,7 +375,10 @@ def test_regions_of_capture_hold_no_other_stationary_point() -> None:
     x = np.zeros((3, 10))
     x[:, 0] = TILTED
     tested = make_basins(energy, x[[0, 2]], torch.Generator().manual_seed(0))
-    saddle = torch.as_tensor(x[[1]])
+    saddle, wide = torch.as_tensor(x[[1]]), torch.tensor([1.0, 5.0], dtype=torch.float64)
+    assert tested.nearest(saddle)[0].tolist() == [-1]  # the softest mode has met it
+    assert tested.extent is not None
+    tested = replace(tested, radius=wide * tested.radius, extent=wide * tested.extent)  # had none been tested along it
     assert tested.nearest(saddle)[0].tolist() == [1]
     clear = tested.without(saddle)
     assert clear.nearest(saddle)[0].tolist() == [-1]

@@ -37,6 +37,7 @@ from landscape.sampling import (
     warm_up,
 )
 from landscape.sampling.diagnostics import mean_between_chains
+from landscape.sampling.independence import inverse_factors, squared_distances
 from landscape.sampling.step_size import curvature_along, per_chain
 from landscape.sampling.tempering import exchange_acceptance
 
@@ -120,6 +121,19 @@ EXACT: dict[str, Kernel] = {
 }  # fmt: skip
 # Steps so small that the bias is below a third of a standard error.
 UNADJUSTED: dict[str, Kernel] = {"lmc": Lmc(0.004), "baoab": Baoab(0.15, 0.8)}
+
+
+@pytest.mark.parametrize("k, d, n", [(1, 1, 5), (28, 3, 5000), (300, 30, 700), (2, 200, 900), (4, 2, 0)])
+def test_distances_to_the_components_of_a_mixture(k: int, d: int, n: int) -> None:
+    """In blocks of points and components, and from an origin far off: against solves with the factors one by one."""
+    generator = torch.Generator().manual_seed(d)
+    means = 1e4 + 10 * torch.randn(k, d, generator=generator, dtype=torch.float64)
+    factors = torch.randn(k, d, d, generator=generator, dtype=torch.float64).tril(-1) / d + torch.eye(d)
+    x = means[torch.arange(n) % k] + torch.randn(n, d, generator=generator, dtype=torch.float64)
+    found = squared_distances(x, means, inverse_factors(factors))
+    for one in range(0, k, 7):
+        z = torch.linalg.solve_triangular(factors[one], (x - means[one]).T, upper=False)
+        np.testing.assert_allclose(found[:, one], z.square().sum(0), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ENERGIES)

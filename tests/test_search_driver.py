@@ -11,7 +11,7 @@ from landscape.energy.energy import Energy
 from landscape.energy.potentials import MullerBrown, TripleWell
 from landscape.errors import EnergyError, UsageError
 from landscape.search import LBFGS, Box, Catalogue, Gaussian, MinimaSearch, Points, SaddleSearch, Status
-from landscape.search.driver import State, iterate
+from landscape.search.driver import Stages, State, in_one_batch, iterate
 from landscape.search.lbfgs import relax
 from landscape.search.recognition import known_points
 from landscape.search.starts import draw_finite
@@ -52,6 +52,28 @@ def test_rows_that_arrive_with_a_status_are_returned_as_they_are() -> None:
     assert ended["status"].tolist() == [Status.NOT_FINITE, Status.CONVERGED]
     assert ended["left"].tolist() == [3, 0]
     assert ended["iterations"].tolist() == [0, 1]
+
+
+def test_methods_side_by_side_share_their_evaluations() -> None:
+    """Each gets its own answers, however many stages it has; those of a stage are evaluated in one call."""
+    energy, calls = triple_well(), []
+    watched = Energy(lambda x: calls.append(len(x)) or energy.function(x), 2)
+
+    def method(points: list[torch.Tensor]) -> Stages[list[float]]:
+        sums = []
+        for x in points:
+            value, gradient = yield x
+            sums.append(float(value.sum() + gradient.sum()))
+        return sums
+
+    parts = [[uniform(n, -1, 1, seed=n) for n in sizes] for sizes in ((3, 2, 5), (), (4,), (0, 1))]
+    with torch.inference_mode():
+        found = in_one_batch(watched, *(method(part) for part in parts))
+    assert calls == [3 + 4 + 0, 2 + 1, 5]
+    for part, sums in zip(parts, found, strict=True):
+        wanted = [float(energy.value(x).sum() + energy.gradient(x).sum()) for x in part]
+        np.testing.assert_allclose(sums, wanted, rtol=1e-12)
+    assert in_one_batch(watched) == []
 
 
 def test_the_last_rows_may_be_left_unfinished() -> None:

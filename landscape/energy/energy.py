@@ -19,8 +19,8 @@ from landscape.errors import EnergyError, left
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 # Most rows evaluated in one call. Chosen by memory: a published network keeps about 1,500 doubles a row alive for a
-# gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies, the first to
-# what a processor's cache holds.
+# gradient and three times that for a Hessian-vector product. The probe lowers both for larger energies, the first on
+# a CPU to what its cache holds.
 GRADIENT_CHUNK = 16384
 HESSIAN_CHUNK = 4096
 # Above this dimension nothing forms a d x d matrix unless asked: lowest modes, Newton steps and determinants come from
@@ -296,7 +296,7 @@ class Energy:
 
 
 def _even(points: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
-    """Parts of equal size, of at most so many rows."""
+    """Parts of at most so many rows, of sizes that differ by one at most."""
     return points.tensor_split(max(1, math.ceil(len(points) / most)))
 
 
@@ -304,6 +304,8 @@ def _derivative(
     total: torch.Tensor, leaf: torch.Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
 ) -> torch.Tensor:
     """d total / d leaf; zero where the total does not depend on the leaf (a linear or constant energy)."""
+    if torch.is_inference_mode_enabled():
+        raise EnergyError("energies cannot be differentiated in torch's inference mode: leave it first")
     if not total.requires_grad:
         return torch.zeros_like(leaf)
     (result,) = torch.autograd.grad(

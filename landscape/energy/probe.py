@@ -30,8 +30,8 @@ DERIVATIVE_TOLERANCE = {False: 1e-3, True: 2e-2}
 # Differences between two evaluations of the same points that rounding in batched products can explain.
 ROUNDING = {False: 1e-8, True: 1e-4}
 
-# Memory that the tensors kept for one backward pass may take, and what they should where so many rows take no more:
-# beyond it a processor waits for its memory, and a row of a network takes up to 1.7 times as long.
+# Most memory that the tensors kept for one backward pass may take. On a CPU it is CACHE_BYTES, but not fewer than
+# CACHE_ROWS rows: with 16,384 rows at once a row of a network took 1.7 times as long.
 CHUNK_BYTES, CACHE_BYTES, CACHE_ROWS = 256 * 2**20, 8 * 2**20, 512
 
 HINTS = (

@@ -20,6 +20,7 @@ from landscape.sampling.step_size import StepSize
 FLAT = 1e-4
 
 BLOCK = 2**18  # numbers that are worked on together: more of them leave the processor's cache
+LEAST_POINTS = 256  # that share the reading of a component's matrix
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,28 @@ def own_products(matrices: torch.Tensor, component: torch.Tensor, vectors: torch
 def whitened(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
     """L_k^-1 (x_n - mean_k) with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (k, d, n), in one product of matrices.
 
-    Measured from the middle of the means, so that rounding is that of distances, not of coordinates.
+    It is taken from the middle of the means, so that rounding is that of distances between these in widths of the
+    narrowest: |L_k^-1 (x_n - mean_k)|^2 is right to 1e-9 where one is a millionth of the distance.
     """
     middle = means.mean(0)
     at_means = torch.bmm(inverses, (means - middle)[:, :, None]).flatten(0, 1)
     return torch.addmm(at_means, inverses.flatten(0, 1), (x - middle).T, beta=-1).view(*means.shape, len(x))
 
 
+def block_sizes(means: torch.Tensor) -> tuple[int, int]:
+    """Points and components (k, d) that are worked on together: more points where there are few components."""
+    points = max(LEAST_POINTS, BLOCK // means.numel())
+    return points, max(1, BLOCK // (points * means.shape[1]))
+
+
 def squared_distances(x: torch.Tensor, means: torch.Tensor, inverses: torch.Tensor) -> torch.Tensor:
     """|L_k^-1 (x_n - mean_k)|^2 with inverses L_k^-1: (n, d), (k, d), (k, d, d) -> (n, k)."""
-    parts = x.split(max(1, BLOCK // means.numel()))
-    return torch.cat([whitened(part, means, inverses).square_().sum(1) for part in parts], 1).T
+    points, some = block_sizes(means)
+    parts = [
+        torch.cat([whitened(part, mean, inverse).square_().sum(1) for part in x.split(points)], 1)
+        for mean, inverse in zip(means.split(some), inverses.split(some), strict=True)
+    ]
+    return torch.cat(parts).T
 
 
 def harmonic_covariances(hessians: torch.Tensor, beta: float) -> torch.Tensor:

@@ -17,6 +17,8 @@ RADII = 0.65 ** np.arange(7, -1, -1)  # sizes of balls that are tested, in units
 USED, USED_DENSE, DENSE = 0.5, 0.75, 3  # part of a tested region that is used, and up to which dimension the larger one
 EXTENTS = 0.5 ** np.arange(9, -1, -1)  # of ellipsoids: a bent valley may leave them small
 NEIGHBOURS = 8  # minima whose ellipsoids might hold a point: as many nearest ones
+AGREES = 0.7  # part of the model's gradient that the energy's may miss where a flow is captured ...
+AT_THE_MINIMUM = 1e-3  # ... outside this part of the ellipsoid, where it is rounding
 BLOCK = 2**22  # numbers in the matrices that are gathered together
 
 
@@ -26,8 +28,9 @@ class Basins:
 
     x (n, d) : minima. radius (n,) : inside |y - x_i| < radius_i every tested point has (y - x_i) . grad E > 0,
     so the distance to x_i falls along the flow. scale : the length scale of the landscape. root (n, d, d) : U_i with
-    U_i' U_i the Hessian at x_i, and extent (n,) : inside |U_i (y - x_i)| < extent_i that norm falls along the flow,
-    likewise; along soft modes, where flows are slowest, this reaches much farther than the ball. None without Hessians.
+    U_i' U_i the Hessian at x_i, a row for each of its modes, the softest first, and extent (n,) : inside
+    |U_i (y - x_i)| < extent_i that norm falls along the flow, likewise; along soft modes, where flows are slowest, this
+    reaches much farther than the ball. None without Hessians.
     """
 
     x: torch.Tensor
@@ -75,9 +78,11 @@ class Basins:
         root, extent = (None if part is None else part[at] for part in (self.root, self.extent))
         return replace(self, x=self.x[at], radius=self.radius[at], root=root, extent=extent)
 
-    def nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def nearest(self, points: torch.Tensor, gradient: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Label of the region that holds each point (m, d), -1 for none, and the local length scale there, both (m,).
 
+        gradient (m, d) : of the energy at the points; with it a region holds those only at which it is more like that
+        of the minimum's quadratic model than not: in a bent valley a basin may end where no tested direction led.
         That scale is half the distance between the nearest minimum and its neighbour, or the distance to the nearest
         minimum if that is larger; wells that are close together in a wide landscape need shorter steps.
         """
@@ -94,7 +99,24 @@ class Basins:
                     away = self.symmetry.difference(points[rows], self.x[at])
                 size = torch.bmm(self.root[at], away[:, :, None])[:, :, 0].norm(dim=1)
                 number[rows] = torch.where(size < self.extent[at], at, -1)
+        if gradient is not None and self.root is not None:
+            held = torch.nonzero(number >= 0)[:, 0]
+            for rows in held.split(max(1, BLOCK // self.root[0].numel())):
+                foreign = ~self._agrees(number[rows], points[rows], gradient[rows])
+                number[rows] = number[rows].masked_fill(foreign, -1)
         return number, torch.maximum(closest, self.reach[which]).clamp_max(self.scale)
+
+    def _agrees(self, at: torch.Tensor, points: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Whether gradients (m, d) at points (m, d) are those of the models of the minima `at` (m,) to AGREES, in the
+        norm of the energy, along the softest mode, the softest two, ... and all of them (see `KnownPoints.compare`)."""
+        assert self.root is not None and self.extent is not None
+        root = self.root[at]
+        away = points - self.x[at] if self.symmetry is None else self.symmetry.difference(points, self.x[at])
+        u, slope = torch.bmm(root, torch.stack([away, gradient], 2)).unbind(2)
+        w = slope / root.square().sum(2)  # the rows' squares are the eigenvalues
+        error, size = (torch.stack([w - u, u]) ** 2).cumsum(2).unbind()
+        here = (AT_THE_MINIMUM * self.extent[at]).square()
+        return (error <= AGREES**2 * size + here[:, None]).all(1)
 
 
 def _separation(x: torch.Tensor, scale: float, symmetry: Periodic | None = None) -> torch.Tensor:
@@ -134,13 +156,14 @@ def make_basins(
     quarters where the directions that are tested lie close together (d <= 3).
 
     They only save time: a flow that meets none of them is followed to its end. They are found by sampling (64 or 8 d
-    directions at some sizes), from small ones up to half the distance to the nearest other minimum. `known` : regions
-    of the first minima, which are not tested again: where another minimum has come near they shrink. Where d is too
-    large for Hessians there are balls only, and 256 directions are tested, those towards the nearest other minima
-    among them. outside (m, d) : stationary points of other indices, which no region may hold (`Basins.without`).
+    directions at some sizes, those of the softest modes among them), from small ones up to half the distance to the
+    nearest other minimum. `known` : regions of the first minima, which are not tested again: where another minimum has
+    come near they shrink. Where d is too large for Hessians there are balls only, and 256 directions are tested, those
+    towards the nearest other minima among them. outside (m, d) : stationary points of other indices, which no region
+    may hold (`Basins.without`).
     """
     x = torch.as_tensor(minima, dtype=energy.dtype, device=energy.device)
-    n, d = x.shape
+    d = x.shape[1]
     scale = length_scale(minima, radial=energy.matrix_free) if scale is None else scale
     periodic = energy.symmetry if isinstance(energy.symmetry, Periodic) else None
     n_known = 0 if known is None else len(known.radius)
@@ -148,25 +171,26 @@ def make_basins(
 
     used = USED_DENSE if d <= DENSE else USED
     half = 0.5 * _separation(x, scale, periodic)
-    telling = _towards_others(x, m // 4) if energy.matrix_free else x.new_zeros(n, 0, d)
-    tested = _tested(energy, x[n_known:], None, half[n_known:], telling[n_known:], m, RADII, generator)
+    fresh = None if energy.matrix_free else torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
+    telling = _towards_others(x[n_known:], x, m // 4) if fresh is None else _softest(fresh, m // 4)
+    tested = _tested(energy, x[n_known:], None, half[n_known:], telling, m, RADII, generator)
     if known is not None:
         tested = torch.cat([known.radius / used, tested])
     radius = used * torch.minimum(tested, half)
-    if energy.matrix_free:
+    if fresh is None:
         return _with_none_of(outside, Basins(x, radius, scale, periodic))
 
-    fresh = torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
-    lower, failed = torch.linalg.cholesky_ex(fresh)
-    identity = torch.eye(d, dtype=x.dtype, device=x.device)
-    root = torch.where((failed == 0)[:, None, None], lower.mT, identity)
+    values, modes = torch.linalg.eigh(fresh)
+    failed = values[:, 0] <= 0
+    floor = torch.finfo(x.dtype).eps * values[:, -1:].abs() + torch.finfo(x.dtype).tiny
+    root = values.maximum(floor).sqrt()[:, :, None] * modes.mT
     if known is not None and known.root is not None:
         root = torch.cat([known.root, root])
     apart = _apart(x, root, half, periodic)
-    tested = _tested(
-        energy, x[n_known:], root[n_known:], 0.5 * apart[n_known:], telling[n_known:], m, EXTENTS, generator
-    )
-    tested = torch.where(failed == 0, tested, 0.0)
+    scaled = telling @ root[n_known:].mT
+    scaled = scaled / scaled.norm(dim=-1, keepdim=True)
+    tested = _tested(energy, x[n_known:], root[n_known:], 0.5 * apart[n_known:], scaled, m, EXTENTS, generator)
+    tested = torch.where(failed, 0.0, tested)
     if known is not None and known.extent is not None:
         tested = torch.cat([known.extent / used, tested])
     return _with_none_of(outside, Basins(x, radius, scale, periodic, root, used * torch.minimum(tested, 0.5 * apart)))
@@ -188,7 +212,8 @@ def _tested(
 ) -> torch.Tensor:
     """The largest r <= largest (n,) such that |U (y - x)| falls along the flow at every tested y with |U (y - x)| <= r.
 
-    root (n, d, d) : U, None for balls. telling (n, k, d) : unit vectors that take the place of k of the m random ones.
+    root (n, d, d) : U, with orthogonal rows, None for balls. telling (n, k, d) : unit vectors that take the place of
+    k of the m random ones.
     """
     n, d = x.shape
     tested, growing = torch.zeros_like(largest), torch.arange(n, device=x.device)
@@ -200,7 +225,7 @@ def _tested(
         unit[:, : telling.shape[1]] = telling[growing]
         size = largest[growing] * float(part)
         scaled = unit * size[:, None, None]  # U (y - x)
-        away = scaled if root is None else torch.linalg.solve_triangular(root[growing], scaled.mT, upper=True).mT
+        away = scaled if root is None else (scaled / root[growing].square().sum(2)[:, None]) @ root[growing]
         gradient = energy.gradient((x[growing, None] + away).reshape(-1, d)).reshape(-1, m, d)
         # d/dt |U (y - x)|^2 / 2 = -(U (y - x)) . U grad E
         pull = gradient if root is None else gradient @ root[growing].mT
@@ -225,14 +250,22 @@ def _apart(x: torch.Tensor, root: torch.Tensor, half: torch.Tensor, symmetry: Pe
     return torch.cat(found)
 
 
-def _towards_others(x: torch.Tensor, most: int) -> torch.Tensor:
-    """Unit vectors from each point (n, d) to its nearest others, (n, k, d) with k = min(most, n - 1).
+def _softest(hessians: torch.Tensor, most: int) -> torch.Tensor:
+    """Both directions of the softest modes, (n, k, d), of Hessians (n, d, d), k <= most: basins end along these, and
+    stiff modes hide it wherever a random direction has a part along them."""
+    soft = torch.linalg.eigh(hessians)[1].mT[:, : max(1, most // 2)]
+    return torch.cat([soft, -soft], 1)
+
+
+def _towards_others(x: torch.Tensor, others: torch.Tensor, most: int) -> torch.Tensor:
+    """Unit vectors from each point (n, d), the last ones of `others`, to its nearest others, (n, k, d).
 
     Few random directions in many dimensions have a part along the one in which a basin ends; these have.
     """
-    k = min(most, len(x) - 1)
+    k = min(most, len(others) - 1)
     if k < 1:
         return x.new_zeros(len(x), 0, x.shape[1])
-    nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-    away = x[nearest] - x[:, None]
+    distance = torch.cdist(x, others)
+    distance[:, len(others) - len(x) :].fill_diagonal_(torch.inf)
+    away = others[distance.topk(k, largest=False).indices] - x[:, None]
     return away / away.norm(dim=-1, keepdim=True)

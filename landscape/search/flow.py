@@ -59,14 +59,12 @@ def gradient_flow(
 
     Returns x, label (n,) (the capturing minimum, -1), status: CAPTURED, CONVERGED (at rest at a point
     that is no known minimum, to be polished by the caller), DIVERGED, NOT_FINITE or UNFINISHED.
-    `observe(rows, state)` sees every step. Of the rows that made a stiff one, `through` (n,), `interior` (n, m, d) are
-    points on their way.
+    `observe(rows, state)` sees every step, in inference mode. Of the rows that made a stiff one, `through` (n,),
+    `interior` (n, m, d) are points on their way.
     """
     options = options or FlowOptions()
-    label, local = basins.nearest(x)
-    value, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
-    outside = torch.nonzero(label < 0)[:, 0]  # of many points to be labelled most are captured, and cost nothing
-    value[outside], gradient[outside] = energy.value_and_gradient(x[outside])
+    value, gradient = energy.value_and_gradient(x)
+    label, local = basins.nearest(x, gradient)
     finite = value.isfinite() & gradient.isfinite().all(1)
     norm = gradient.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
     state: State = {
@@ -103,7 +101,7 @@ def _flow_step(energy: Energy, state: State, basins: Basins, options: FlowOption
     for name in ("x", "gradient"):
         result[name] = torch.where(accept[:, None], trial[name], state[name])
     result["energy"] = torch.where(accept, trial["energy"], state["energy"])
-    label, result["local"] = basins.nearest(result["x"])
+    label, result["local"] = basins.nearest(result["x"], result["gradient"])
     result["label"] = torch.where(accept, label, state["label"])
     status = state["status"].clone()
     status[accept & (rest < REST * basins.scale)] = Status.CONVERGED

@@ -18,7 +18,7 @@ import torch
 
 from landscape.energy import Energy
 from landscape.sampling import Chains, StudentMixture
-from landscape.sampling.independence import BLOCK, inverse_factors, own_products, whitened
+from landscape.sampling.independence import block_sizes, inverse_factors, own_products, whitened
 from landscape.sampling.mala import TARGET_ACCEPTANCE
 
 PILOT_STEP = 1.2  # first step of the walkers times d^(1/6): somewhat below the best one for a Gaussian
@@ -176,13 +176,16 @@ class _Walkers:
 
     def _slope(self, x: torch.Tensor, log_components: torch.Tensor) -> torch.Tensor:
         """Gradient of log q, (n, d)."""
-        means, rows = self.mixture.means, max(1, BLOCK // self.mixture.means.numel())
-        slope = []
-        for part, share in zip(x.split(rows), torch.softmax(log_components, 1).split(rows), strict=True):
-            z = whitened(part, means, self.inverses)
-            pull = share.T[:, None] * self._strength(z) * z
-            slope.append(-pull.flatten(0, 1).T @ self.inverses.flatten(0, 1))
-        return torch.cat(slope)
+        means, shares, slope = self.mixture.means, torch.softmax(log_components, 1), torch.zeros_like(x)
+        points, some = block_sizes(means)
+        for k in range(0, len(means), some):
+            own = slice(k, k + some)
+            for n in range(0, len(x), points):
+                rows = slice(n, n + points)
+                z = whitened(x[rows], means[own], self.inverses[own])
+                pull = shares[rows, own].T[:, None] * self._strength(z) * z
+                slope[rows] -= pull.flatten(0, 1).T @ self.inverses[own].flatten(0, 1)
+        return slope
 
     def _pull(self, t: float, chains: Chains, slope: torch.Tensor, component: torch.Tensor) -> torch.Tensor:
         """Gradient of log p_t(x, k) in the coordinates of component k, (n, d)."""
