@@ -195,6 +195,24 @@ def test_no_region_of_a_stiff_valley_holds_another_well(bend: float, dim: int, s
     assert (labels != expected).sum() <= 1  # within the tolerance of a top
 
 
+def test_a_gradient_must_agree_along_soft_modes_by_themselves() -> None:
+    """E = (x^2 + 100 y^2) / 2 at (.5, .2): with the slope of another well along x the model misses a quarter of the
+    gradient in the norm of the energy, but all of it along x. At the minimum rounding alone is left, and does no harm;
+    where there is no model, as of x^4, the ball alone counts."""
+    bowl = Energy(lambda x: 0.5 * (x * x) @ torch.tensor([1.0, 100.0], dtype=torch.float64), 2)
+    origin = np.zeros((1, 2))
+    basins = make_basins(bowl, origin, torch.Generator().manual_seed(0), scale=2.0)
+    points = torch.tensor([[0.5, 0.2], [0.5, 0.2], [1e-9, 0.0]], dtype=torch.float64)
+    gradient = torch.tensor([[0.5, 20.0], [-0.5, 20.0], [-1e-9, 1e-8]], dtype=torch.float64)
+    assert basins.nearest(points)[0].tolist() == [0, 0, 0]
+    assert basins.nearest(points, gradient)[0].tolist() == [0, -1, 0]
+    quartic = Energy(lambda x: x.pow(4).sum(1), 2)
+    balls = make_basins(quartic, origin, torch.Generator().manual_seed(0), scale=2.0)
+    assert balls.root is not None and (balls.root == 0).all() and balls.radius[0] > 0.5
+    ended = gradient_flow(quartic, points[:1], balls)
+    assert ended["status"].tolist() == [Status.CAPTURED] and ended["iterations"].tolist() == [0]
+
+
 def test_ellipsoids_of_capture_reach_far_along_soft_modes_and_hold_one_basin_only() -> None:
     """The minimum of every point inside is known in closed form: its signs of x + y / 10 and y. Of regions six times
     as large many points are elsewhere."""

@@ -30,7 +30,7 @@ class Basins:
     so the distance to x_i falls along the flow. scale : the length scale of the landscape. root (n, d, d) : U_i with
     U_i' U_i the Hessian at x_i, a row for each of its modes, the softest first, and extent (n,) : inside
     |U_i (y - x_i)| < extent_i that norm falls along the flow, likewise; along soft modes, where flows are slowest, this
-    reaches much farther than the ball. None without Hessians.
+    reaches much farther than the ball. Both are 0 where the Hessian is not positive, and None without Hessians.
     """
 
     x: torch.Tensor
@@ -113,7 +113,8 @@ class Basins:
         root = self.root[at]
         away = points - self.x[at] if self.symmetry is None else self.symmetry.difference(points, self.x[at])
         u, slope = torch.bmm(root, torch.stack([away, gradient], 2)).unbind(2)
-        w = slope / root.square().sum(2)  # the rows' squares are the eigenvalues
+        stiffness = root.square().sum(2)  # the rows' squares are the eigenvalues
+        w = slope / torch.where(stiffness > 0, stiffness, 1)  # no model, no errors: its ball alone counts
         error, size = (torch.stack([w - u, u]) ** 2).cumsum(2).unbind()
         here = (AT_THE_MINIMUM * self.extent[at]).square()
         return (error <= AGREES**2 * size + here[:, None]).all(1)
@@ -156,7 +157,7 @@ def make_basins(
     quarters where the directions that are tested lie close together (d <= 3).
 
     They only save time: a flow that meets none of them is followed to its end. They are found by sampling (64 or 8 d
-    directions at some sizes, those of the softest modes among them), from small ones up to half the distance to the
+    directions at some sizes, both ends of all modes among them), from small ones up to half the distance to the
     nearest other minimum. `known` : regions of the first minima, which are not tested again: where another minimum has
     come near they shrink. Where d is too large for Hessians there are balls only, and 256 directions are tested, those
     towards the nearest other minima among them. outside (m, d) : stationary points of other indices, which no region
@@ -171,26 +172,30 @@ def make_basins(
 
     used = USED_DENSE if d <= DENSE else USED
     half = 0.5 * _separation(x, scale, periodic)
-    fresh = None if energy.matrix_free else torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
-    telling = _towards_others(x[n_known:], x, m // 4) if fresh is None else _softest(fresh, m // 4)
+    values, modes = None, None
+    if energy.matrix_free:
+        telling = _towards_others(x[n_known:], x, m // 4)
+    else:
+        fresh = torch.as_tensor(energy.hessian(x[n_known:])).reshape(-1, d, d)
+        values, modes = torch.linalg.eigh(torch.where(fresh.isfinite(), fresh, 0))
+        telling = torch.cat([modes.mT, -modes.mT], 1)  # stiff modes hide soft ones in most other directions
     tested = _tested(energy, x[n_known:], None, half[n_known:], telling, m, RADII, generator)
     if known is not None:
         tested = torch.cat([known.radius / used, tested])
     radius = used * torch.minimum(tested, half)
-    if fresh is None:
+    if values is None or modes is None:
         return _with_none_of(outside, Basins(x, radius, scale, periodic))
 
-    values, modes = torch.linalg.eigh(fresh)
-    failed = values[:, 0] <= 0
-    floor = torch.finfo(x.dtype).eps * values[:, -1:].abs() + torch.finfo(x.dtype).tiny
-    root = values.maximum(floor).sqrt()[:, :, None] * modes.mT
+    usable = (values > 0).all(1)
+    root = torch.where(usable[:, None], values, 1).sqrt()[:, :, None] * modes.mT
     if known is not None and known.root is not None:
         root = torch.cat([known.root, root])
     apart = _apart(x, root, half, periodic)
-    scaled = telling @ root[n_known:].mT
-    scaled = scaled / scaled.norm(dim=-1, keepdim=True)
-    tested = _tested(energy, x[n_known:], root[n_known:], 0.5 * apart[n_known:], scaled, m, EXTENTS, generator)
-    tested = torch.where(failed, 0.0, tested)
+    axes = torch.eye(d, dtype=x.dtype, device=x.device)
+    axes = torch.cat([axes, -axes]).expand(len(values), -1, -1)  # of the ellipsoids
+    tested = _tested(energy, x[n_known:], root[n_known:], 0.5 * apart[n_known:], axes, m, EXTENTS, generator)
+    tested = torch.where(usable, tested, 0.0)
+    root[n_known:] *= usable[:, None, None]
     if known is not None and known.extent is not None:
         tested = torch.cat([known.extent / used, tested])
     return _with_none_of(outside, Basins(x, radius, scale, periodic, root, used * torch.minimum(tested, 0.5 * apart)))
@@ -238,7 +243,7 @@ def _tested(
 def _apart(x: torch.Tensor, root: torch.Tensor, half: torch.Tensor, symmetry: Periodic | None) -> torch.Tensor:
     """Least |U_i (x_j - x_i)| over the other minima, (n,); for a single one as far as its ball may reach at most."""
     n, d = x.shape
-    least = torch.linalg.svdvals(root).amin(1) * 2 * half  # of all points at the distance of the nearest minimum
+    least = root.norm(dim=2).amin(1) * 2 * half  # of all points at the distance of the nearest minimum
     if n == 1 or symmetry is not None:
         return least
     found = []
@@ -248,13 +253,6 @@ def _apart(x: torch.Tensor, root: torch.Tensor, half: torch.Tensor, symmetry: Pe
         size[torch.arange(len(rows), device=x.device), rows] = torch.inf
         found.append(size.amin(1))
     return torch.cat(found)
-
-
-def _softest(hessians: torch.Tensor, most: int) -> torch.Tensor:
-    """Both directions of the softest modes, (n, k, d), of Hessians (n, d, d), k <= most: basins end along these, and
-    stiff modes hide it wherever a random direction has a part along them."""
-    soft = torch.linalg.eigh(hessians)[1].mT[:, : max(1, most // 2)]
-    return torch.cat([soft, -soft], 1)
 
 
 def _towards_others(x: torch.Tensor, others: torch.Tensor, most: int) -> torch.Tensor:

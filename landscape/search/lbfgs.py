@@ -23,6 +23,7 @@ FIRST = 0.02  # length of the first step, in units of the landscape's scale: it 
 # step at .6 leaves about half of the distance, at 1 it need not converge, and from .7 on small wells beside known ones
 # are passed by. The second changes next to no label up to .3.
 GUIDED, ARRIVED = 0.6, 0.25
+FURTHER = 10.0  # times the smallest step, by the model of the nearest minimum, at which a row has not come to rest
 WALL = 4.0  # times the fall foretold: a step that climbs by more, or to no number, tells nothing of where it began
 REVIEW = 4  # iterations from one look at what is seldom news to the next
 GROW, SHRINK = 1.7, 0.3  # longest step after an accepted and after a refused one, in units of that one
@@ -161,8 +162,9 @@ class _Descent:
 
         gradient, bounds = point[d:-1], rows[-2:]
         step = _inverse_times(new, gradient)
-        if self.known is not None:
-            step = self._recognise(new, point, step)
+        by_model = None if self.known is None else self._recognise(new, point)
+        if by_model is not None:
+            step = torch.where(by_model[1] < GUIDED, by_model[0], step)
         if self.count % REVIEW == 0:
             step, bounds = self._review(new, accept, point, step, length, updates)
         self.count += 1
@@ -176,6 +178,9 @@ class _Descent:
         if self.least < (enough := min(self.config.memory, d)):
             # The first updates may know a stiff direction only, whose inverse curvature makes every step look small.
             done &= enough <= updates
+        if by_model is not None:
+            # Equal stiff directions teach nothing of a soft one, whose inverse curvature the nearest model knows.
+            done &= by_model[0].square().sum(0) < (FURTHER * small).square()
         new["status"] = new["status"].masked_fill(done, int(Status.CONVERGED))
         return new
 
@@ -210,20 +215,20 @@ class _Descent:
             for name, latest in (("s", s), ("y", y), ("rho", 1 / curvature)):
                 state[name] = torch.where(good, torch.cat([state[name][1:], latest[None]]), state[name])
 
-    def _recognise(self, state: State, point: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """The steps (d, n), led by the Hessians of known minima near to these; status of rows that have come to one."""
+    def _recognise(self, state: State, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Steps (d, n) by the Hessian of the nearest known minimum, and how wrong its model is (n,), where there are
+        models; status of rows that have come to one."""
         assert self.known is not None
         d = self.energy.dim
         at, value, gradient = point[:d].T, point[-1], point[d:-1].T
         if self.known.has_models:
             mismatch, by_model = self.known.compare(self.known.nearest(at), at, value, gradient)
-            step, reached = torch.where(mismatch < GUIDED, by_model.T, step), mismatch < ARRIVED
-        else:
-            radius = state.get("place", self.place)[-1]
-            reached, due = self.known.reached_by_products(self.energy, at, value, gradient, radius, state["due"])
-            state["due"] = due
+            state["status"] = state["status"].masked_fill(mismatch < ARRIVED, int(Status.CAPTURED))
+            return by_model.T, mismatch
+        radius = state.get("place", self.place)[-1]
+        reached, state["due"] = self.known.reached_by_products(self.energy, at, value, gradient, radius, state["due"])
         state["status"] = state["status"].masked_fill(reached, int(Status.CAPTURED))
-        return step
+        return None
 
     def _review(
         self,
