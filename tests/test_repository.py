@@ -134,6 +134,14 @@ def test_an_analysis_without_checks_does_not_wait_for_what_they_need(tmp_path: P
     assert loaded_after(f"import {', '.join(NOT_NEEDED)}", NOT_NEEDED) == set(NOT_NEEDED)
 
 
+def test_the_energies_of_the_benchmarks_need_torch_and_numpy_alone() -> None:
+    """Competitors evaluate them in environments without scipy, for one."""
+    energies = (
+        "from landscape.energy.potentials import LennardJones\nfrom landscape.energy.architectures import ResidualMLP"
+    )
+    assert loaded_after(energies, ("scipy", "sklearn", "networkx", "matplotlib")) == set()
+
+
 @pytest.mark.parametrize("package", LAZY)
 def test_public_names_are_there(package: str) -> None:
     module = importlib.import_module(package)

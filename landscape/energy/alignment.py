@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts load on first use: 0.3 s that most analyses need not pay
 
 Array = np.ndarray
 
@@ -144,12 +143,14 @@ def best_rotation(a: Array, b: Array, signs: tuple[int, ...]) -> Array:
 def nearest_copy(a: Array, b: Array, species: Array, signs: tuple[int, ...], rotate: bool) -> Isometry:
     """The isometry that brings b closest to a, as far as alternation finds it: from several orientations, permute by
     assignment, rotate by Kabsch's formula, until neither changes. Exact copies are found exactly by `isometries`."""
+    from scipy.optimize import linear_sum_assignment  # here: .3 s that most analyses need not pay
+
     best, least = Isometry(np.eye(a.shape[1]), np.arange(len(a))), np.inf
     foreign = np.where(species[:, None] == species[None], 0.0, 1e6 * (1 + np.abs(a).max()) * (1 + np.abs(b).max()))
     for start in _orientations(a.shape[1], signs) if rotate else [np.eye(a.shape[1])]:
         matrix, permutation = start, np.zeros(0, int)
         for _ in range(MAX_ALTERNATIONS):
-            new = scipy.optimize.linear_sum_assignment(foreign - a @ matrix @ b.T)[1]
+            new = linear_sum_assignment(foreign - a @ matrix @ b.T)[1]
             if len(permutation) and (new == permutation).all():
                 break
             permutation = new
